@@ -1,0 +1,175 @@
+"""Files as every stage writes them: whole or not at all, and named by what is in them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# What is about time or about one machine is never part of a digest, a manifest or a bundle.
+UNHASHED_NAMES = frozenset({".snakemake_timestamp", "MANIFEST.json"})
+
+
+def is_hashed(name: str) -> bool:
+    """Whether a file of this name counts as content (timings and Snakemake's marks do not)."""
+    return name not in UNHASHED_NAMES and ".timing." not in name
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; on success it is renamed to `path`, else removed."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(fd)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes private files; results are for everyone the umask allows.
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_directory(path: str | Path) -> Iterator[Path]:
+    """Yield a fresh temporary folder beside `path` that replaces `path` on success."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write `data` to `path` by way of a temporary name."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` as UTF-8 with `\\n` line ends, by way of a temporary name."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys, no spaces and no NaN: equal values give equal text."""
+    return json.dumps(
+        value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False
+    )
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex) of a JSON-able value's canonical text."""
+    return hashlib.sha256(canonical_json(value).encode("utf-8")).hexdigest()
+
+
+def sha256_file(path: str | Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with Path(path).open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def hash_tree(folder: str | Path) -> dict[str, str]:
+    """Relative POSIX path -> SHA-256 of every content file below `folder`, sorted by path."""
+    folder = Path(folder)
+    files = (p for p in folder.rglob("*") if p.is_file() and is_hashed(p.name))
+    return {p.relative_to(folder).as_posix(): sha256_file(p) for p in sorted(files)}
+
+
+def write_manifest(folder: str | Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """Write `folder`/MANIFEST.json: the hashes of the files, their joint digest, and `facts`.
+
+    Returns the manifest: `{"digest": hex, "files": {path: hex}, **facts}`.
+    """
+    files = hash_tree(folder)
+    manifest = {**facts, "files": files, "digest": digest(files)}
+    write_text(
+        Path(folder) / "MANIFEST.json",
+        json.dumps(manifest, sort_keys=True, indent=1, ensure_ascii=False) + "\n",
+    )
+    return manifest
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """The MANIFEST.json of a checkpoint or adapter folder.
+
+    Raises:
+        UserError: the manifest is missing or is no JSON object.
+    """
+    from zpdbench.errors import UserError
+
+    path = Path(folder) / "MANIFEST.json"
+    try:
+        manifest = json.loads(path.read_text("utf-8"))
+        if not isinstance(manifest["digest"], str):
+            raise TypeError
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            "no readable manifest", where=str(path), fix="delete the folder; it is made again"
+        ) from error
+    return manifest
+
+
+def check_manifest(folder: str | Path) -> dict[str, Any]:
+    """Read a folder's manifest and check every file's hash against it.
+
+    Raises:
+        UserError: a file is missing, extra or has other bytes (truncated, say).
+    """
+    from zpdbench.errors import UserError
+
+    manifest = read_manifest(folder)
+    found = hash_tree(folder)
+    for name in sorted(set(found) | set(manifest["files"])):
+        if found.get(name) != manifest["files"].get(name):
+            state = "missing" if name not in found else "unexpected or changed"
+            raise UserError(
+                f"{state} against its manifest (truncated or edited?)",
+                where=str(Path(folder) / name),
+                fix=f"delete {folder} and run again",
+            )
+    return manifest
+
+
+def format_number(value: Any) -> str:
+    """A TSV cell: %.12g for numbers, NA for None and NaN, true/false for booleans."""
+    if value is None:
+        return "NA"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        if value != value:
+            return "NA"
+        return f"{value + 0.0:.12g}"
+    text = str(value)
+    return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+
+
+def write_tsv(path: str | Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table as tab-separated UTF-8, numbers as %.12g and undefined ones as NA."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as out:
+        out.write("\t".join(columns) + "\n")
+        for row in rows:
+            out.write("\t".join(format_number(v) for v in row) + "\n")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,550 @@
+"""The configuration: what may be said in it, where a mistake is, and what depends on which key.
+
+The only module that knows the configuration's form. `load` reads and checks YAML files, `digest`
+condenses the keys that one rule's output depends on, so that a change re-runs just that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from zpdbench import files, grid
+from zpdbench.errors import UserError
+from zpdbench.hypotheses import Hypotheses
+
+Name = Annotated[str, Field(pattern=rf"^{grid.NAME}$", max_length=64)]
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are mistakes, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Upscale(Section):
+    """Depth up-scaling (Kim et al. 2023, SOLAR): two copies, less `drop` layers at the seam."""
+
+    drop: Annotated[int, Field(ge=0, description="layers dropped at each side of the seam")]
+    steps: Annotated[int, Field(ge=0, description="steps of continued pretraining")] = 0
+
+
+class EmbeddedModel(Section):
+    """A tiny model that the workflow pretrains itself on the embedded corpus."""
+
+    source: Literal["embedded"]
+    architecture: Literal["qwen2", "llama"]
+    layers: Positive
+    hidden_size: Annotated[int, Field(gt=0, multiple_of=32)]
+    steps: Positive
+    seed: Annotated[int, Field(ge=0)] = 0
+    upscale: Upscale | None = None
+    parameters: Annotated[int | None, Field(gt=0, description="for plans; else counted")] = None
+
+
+class GgufModel(Section):
+    """A model out of a GGUF file that an installed Python package carries."""
+
+    source: Literal["package"]
+    package: str
+    file: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    upscale: Upscale | None = None
+    parameters: Annotated[int | None, Field(gt=0)] = None
+
+
+class LocalModel(Section):
+    """A folder in Hugging Face's layout (safetensors) on this machine."""
+
+    source: Literal["local"]
+    path: str
+    upscale: Upscale | None = None
+    parameters: Annotated[int | None, Field(gt=0)] = None
+
+
+class HubModel(Section):
+    """A model of the Hugging Face hub at a pinned revision."""
+
+    source: Literal["hub"]
+    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+    revision: Annotated[str | None, Field(pattern=r"^[0-9a-f]{40}$")] = None
+    upscale: Upscale | None = None
+    parameters: Annotated[int | None, Field(gt=0)] = None
+
+
+Model = Annotated[
+    EmbeddedModel | GgufModel | LocalModel | HubModel, Field(discriminator="source")
+]
+
+
+class Condition(Section):
+    """An order of training examples: its plug-in's name and that plug-in's own options."""
+
+    order: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    options: dict[str, Any] = {}
+
+
+class CorpusSource(Section):
+    """Where training examples come from."""
+
+    format: Literal["embedded", "alpaca", "openorca_ko", "parquet"]
+    path: Annotated[str | None, Field(description="below data_dir; none for embedded")] = None
+    language: Literal["en", "ko"] | None = None
+    examples: Annotated[int | None, Field(gt=0, description="how many; all if not said")] = None
+    license: str | None = None
+
+    @model_validator(mode="after")
+    def _path_given(self) -> Self:
+        if (self.format == "embedded") == (self.path is not None):
+            raise ValueError("path: is for every format but embedded")
+        return self
+
+
+class Corpus(Section):
+    """The instruction corpus and how it is prepared."""
+
+    name: Name
+    sources: Annotated[dict[Name, CorpusSource], Field(min_length=1)]
+    probe: Annotated[int, Field(gt=0, description="held-out examples that tell competence")] = 256
+    difficulty: Literal["reference"] = "reference"
+    on_shortfall: Literal["error", "use_all"] = "error"
+    contamination: Literal["remove", "keep", "error"] = "remove"
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class Lora(Section):
+    """Low-rank adaptation (Hu et al. 2021)."""
+
+    rank: Positive = 8
+    alpha: Annotated[float, Field(gt=0)] = 16
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_modules: Literal["all-linear"] | list[str] = "all-linear"
+
+
+class Training(Section):
+    """One fine-tuning run; the same for all conditions."""
+
+    method: Literal["lora"] = "lora"
+    steps: Positive
+    evaluate_every: Positive
+    batch_size: Positive = 8
+    learning_rate: Annotated[float, Field(gt=0, lt=1)]
+    warmup: Share = 0.03
+    max_tokens: Annotated[int, Field(ge=16, description="an example is cut to this")] = 1024
+    precision: Literal["float32", "bfloat16"] = "float32"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    threads: Positive = 1
+    lora: Lora = Lora()
+
+
+class Benchmark(Section):
+    """How much of a benchmark is asked, and from where."""
+
+    source: Annotated[
+        Literal["embedded", "files", "hub"], Field(description="where its items come from")
+    ]
+    items: Annotated[
+        int | None, Field(gt=0, description="items at the final step (a task, where it has tasks "
+                          "and items_per says so); all if not said")
+    ] = None
+    interim_items: Annotated[
+        int | None, Field(gt=0, description="items at the steps before; none: final only")
+    ] = None
+    items_per: Literal["benchmark", "task"] = "benchmark"
+    tasks: Annotated[list[str] | None, Field(description="only these tasks or subjects")] = None
+    num_fewshot: Annotated[int | None, Field(ge=0, description="the harness's if not said")] = None
+    max_tokens: Annotated[int | None, Field(gt=0, description="the harness's if not said")] = None
+    samples: Positive = 1
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    @model_validator(mode="after")
+    def _interim_within(self) -> Self:
+        if self.items and self.interim_items and self.interim_items > self.items:
+            raise ValueError("interim_items: must not be larger than items")
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError("samples: more than one needs a temperature above 0")
+        return self
+
+
+class Generations(Section):
+    """How answers are made."""
+
+    engine: Literal["vllm", "transformers", "openai"] = "vllm"
+    group_by: Annotated[list[Literal["model", "condition", "seed"]], Field(min_length=1)] = ["model"]
+    apply_chat_template: bool = False
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    max_model_len: Annotated[int, Field(ge=64)] = 512
+    adapters_in_flight: Annotated[int, Field(gt=0, description="adapters served at once")] = 8
+    kv_cache_gib: Annotated[float, Field(gt=0)] = 1.0
+    threads: Positive = 1
+    seed: Annotated[int, Field(ge=0)] = 0
+    base_url: str | None = None
+
+    @field_validator("group_by")
+    @classmethod
+    def _known_group(cls, value: list[str]) -> list[str]:
+        if value not in (["model"], ["model", "seed"], ["model", "condition", "seed"]):
+            raise ValueError(
+                "must be [model], [model, seed] or [model, condition, seed]"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _url_given(self) -> Self:
+        if (self.engine == "openai") != (self.base_url is not None):
+            raise ValueError("base_url: is for engine openai, and only for it")
+        return self
+
+
+class Sandbox(Section):
+    """How model-written programs are run."""
+
+    waive: Annotated[list[str], Field(description="protection layers that may be missing")] = []
+    seconds: Annotated[float | None, Field(gt=0, description="a program; else calibrated")] = None
+
+
+class Images(Section):
+    """The container images of the four stages, by file; none runs on the host."""
+
+    train: str | None = None
+    serve: str | None = None
+    score: str | None = None
+    stats: str | None = None
+
+
+class Study(Section):
+    """The whole configuration."""
+
+    results: Annotated[str, Field(min_length=1)] = "results"
+    data_dir: Annotated[
+        str | None, Field(description="where local data sets lie; else ZPDBENCH_DATA")
+    ] = None
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    models: Annotated[dict[Name, Model], Field(min_length=1)]
+    conditions: Annotated[
+        dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")], Condition],
+        Field(min_length=1),
+    ]
+    corpus: Corpus
+    training: Training
+    benchmarks: Annotated[
+        dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], Benchmark], Field(min_length=1)
+    ]
+    generations: Generations = Generations()
+    sandbox: Sandbox = Sandbox()
+    hypotheses: Hypotheses
+    images: Images = Images()
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct_seeds(cls, value: list[int]) -> list[int]:
+        if len(set(value)) != len(value):
+            raise ValueError("each seed once")
+        return value
+
+    @field_validator("conditions")
+    @classmethod
+    def _base_is_reserved(cls, value: dict[str, Condition]) -> dict[str, Condition]:
+        if grid.BASE in value:
+            raise ValueError(f"{grid.BASE!r} is the untuned model's name; call it otherwise")
+        return value
+
+    @model_validator(mode="after")
+    def _references_exist(self) -> Self:
+        h3a = self.hypotheses.h3a
+        if h3a is not None:
+            for role in ("small", "large"):
+                if getattr(h3a, role) not in self.models:
+                    raise ValueError(
+                        f"hypotheses.h3a.{role}: no model {getattr(h3a, role)!r} under models"
+                    )
+            for role in ("treatment", "control"):
+                if getattr(h3a, role) not in self.conditions:
+                    raise ValueError(
+                        f"hypotheses.h3a.{role}: no condition {getattr(h3a, role)!r} "
+                        "under conditions"
+                    )
+            for name in h3a.benchmarks or []:
+                if name not in self.benchmarks:
+                    raise ValueError(f"hypotheses.h3a.benchmarks: no {name!r} under benchmarks")
+        return self
+
+    # -- the grid -------------------------------------------------------------------------------
+
+    @property
+    def paths(self) -> grid.Paths:
+        """Where this study's files lie."""
+        return grid.Paths(self.results)
+
+    @property
+    def evaluation_steps(self) -> list[int]:
+        """The steps whose adapters are kept."""
+        return grid.evaluation_steps(self.training.steps, self.training.evaluate_every)
+
+    @property
+    def served_steps(self) -> list[int]:
+        """The steps at which answers are generated: all, or the last if none asks for interim."""
+        if any(b.interim_items for b in self.benchmarks.values()):
+            return self.evaluation_steps
+        return self.evaluation_steps[-1:]
+
+    @property
+    def runs(self) -> list[grid.Run]:
+        """All fine-tuning runs."""
+        return grid.runs(self.models, self.conditions, self.seeds)
+
+    @property
+    def all_runs(self) -> list[grid.Run]:
+        """The untuned bases, then all fine-tuning runs."""
+        return [*grid.bases(self.models), *self.runs]
+
+    @property
+    def chunks(self) -> dict[tuple[str, str], list[grid.Run]]:
+        """(model, chunk) -> runs."""
+        return grid.chunks(self.all_runs, self.generations.group_by)
+
+    # -- what depends on what -------------------------------------------------------------------
+
+    def digest(self, rule: str, wildcards: Any = None) -> str:
+        """Digest (hex) of just those keys that a rule's output depends on.
+
+        Args:
+            rule: the rule's name.
+            wildcards: Snakemake's wildcards, or any object with the same attributes.
+
+        Raises:
+            KeyError: the rule has no entry; every rule needs one.
+        """
+        return files.digest(_DEPENDS[rule](self, wildcards))
+
+    def dump(self, *parts: str) -> Any:
+        """JSON-able value at a key path, defaults filled in."""
+        value: Any = self
+        for part in parts:
+            value = value[part] if isinstance(value, dict) else getattr(value, part)
+        return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+
+
+# Where an output's content depends on a file, that file is the rule's input; only what comes from
+# the configuration itself stands here. Threads, folders and images change no bytes that count.
+def _training_keys(study: Study, wildcards: Any) -> Any:
+    return [
+        study.training.model_dump(mode="json", exclude={"threads"}),
+        study.dump("conditions", wildcards.condition),
+    ]
+
+
+def _chunk_keys(study: Study, wildcards: Any) -> Any:
+    members = study.chunks[wildcards.model, wildcards.chunk]
+    benchmarks = {
+        name: b.model_dump(mode="json") for name, b in sorted(study.benchmarks.items())
+    }
+    generations = study.generations.model_dump(
+        mode="json", exclude={"threads", "group_by", "adapters_in_flight", "kv_cache_gib"}
+    )
+    return [[list(r) for r in members], benchmarks, generations, study.served_steps]
+
+
+def _score_keys(study: Study, wildcards: Any) -> Any:
+    return [
+        {name: b.model_dump(mode="json") for name, b in sorted(study.benchmarks.items())},
+        study.served_steps,
+        study.sandbox.model_dump(mode="json"),
+    ]
+
+
+def _grid_keys(study: Study, wildcards: Any) -> Any:
+    return [[list(r) for r in study.all_runs], study.served_steps, sorted(study.benchmarks)]
+
+
+def _statistics_keys(study: Study, wildcards: Any) -> Any:
+    return [_grid_keys(study, wildcards), study.dump("hypotheses")]
+
+
+_DEPENDS = {
+    "make_checkpoint": lambda s, w: s.models[w.model].model_dump(
+        mode="json", exclude={"parameters"}
+    ),
+    "make_corpus": lambda s, w: s.dump("corpus"),
+    "make_items": lambda s, w: [s.dump("benchmarks", w.benchmark), s.generations.apply_chat_template],
+    "train_adapter": _training_keys,
+    "generate_chunk": _chunk_keys,
+    "score_run": _score_keys,
+    "aggregate_scores": _grid_keys,
+    "test_h3a": _statistics_keys,
+    "draw_figures": _statistics_keys,
+}
+
+
+# -- reading ------------------------------------------------------------------------------------
+
+
+class _LineLoader(yaml.SafeLoader):
+    """Safe YAML with duplicate keys refused; `lines` maps key paths to line numbers."""
+
+
+def _construct(
+    loader: _LineLoader, node: yaml.Node, path: tuple[str, ...], lines: dict[tuple[str, ...], int]
+) -> Any:
+    lines[path] = node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        loader.flatten_mapping(node)
+        result: dict[Any, Any] = {}
+        for key_node, value_node in node.value:
+            key = loader.construct_object(key_node, deep=True)
+            here = (*path, str(key))
+            if key in result:
+                raise UserError(
+                    f"{'.'.join(here)} is given twice",
+                    where=f"{key_node.start_mark.name}:{key_node.start_mark.line + 1}",
+                    fix="keep one",
+                )
+            result[key] = _construct(loader, value_node, here, lines)
+            lines[here] = key_node.start_mark.line + 1
+        return result
+    if isinstance(node, yaml.SequenceNode):
+        return [_construct(loader, n, (*path, str(i)), lines) for i, n in enumerate(node.value)]
+    return loader.construct_object(node, deep=True)
+
+
+def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
+    """A YAML file's mapping, and the line of every key path.
+
+    Raises:
+        UserError: unreadable, no YAML, no mapping, or a key given twice.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"cannot be read ({error.__class__.__name__})",
+            where=str(path),
+            fix="give an existing UTF-8 YAML file",
+        ) from error
+    loader = _LineLoader(text)
+    loader.name = str(path)
+    try:
+        node = loader.get_single_node()
+        lines: dict[tuple[str, ...], int] = {}
+        value = {} if node is None else _construct(loader, node, (), lines)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UserError(
+            f"no valid YAML: {error.problem}", where=f"{path}:{line}", fix="mend the syntax"
+        ) from error
+    finally:
+        loader.dispose()
+    if not isinstance(value, dict):
+        raise UserError("must be a mapping of keys to values", where=f"{path}:1")
+    return value, lines
+
+
+def parse(config: Mapping[str, Any], sources: Sequence[str | Path] = ()) -> Study:
+    """Check a merged configuration; `sources` are the files it came from, for line numbers.
+
+    Raises:
+        UserError: the first mistake, with file, line and what to do.
+    """
+    located: list[tuple[str, dict[tuple[str, ...], int]]] = []
+    for source in sources:
+        located.append((str(source), read_yaml(source)[1]))
+    try:
+        return Study.model_validate(config)
+    except ValidationError as error:
+        raise _explain(error, located) from error
+
+
+def load(*paths: str | Path) -> Study:
+    """Read and check configuration files, later ones over earlier ones as Snakemake merges them.
+
+    Raises:
+        UserError: as `parse` and `read_yaml`.
+    """
+    merged: dict[str, Any] = {}
+    for path in paths:
+        _merge(merged, read_yaml(path)[0])
+    return parse(merged, paths)
+
+
+def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
+    for key, value in other.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def _explain(
+    error: ValidationError, located: Sequence[tuple[str, dict[tuple[str, ...], int]]]
+) -> UserError:
+    first = error.errors(include_url=False)[0]
+    # Pydantic puts a union's tag and a dictionary's '[key]' into the path; the file has neither.
+    tags = {"embedded", "package", "local", "hub"}
+    path: list[str] = []
+    for position, part in enumerate(first["loc"]):
+        text = str(part)
+        if text == "[key]" or (
+            text in tags and position == 2 and first["loc"][0] == "models"
+        ):
+            continue
+        path.append(text)
+    message = first["msg"].removeprefix("Value error, ")
+    kind = first["type"]
+    fix = "see config/schema.json"
+    if kind == "extra_forbidden":
+        message, fix = "unknown key", _suggest(path)
+    elif kind == "missing":
+        message, fix = "is missing", "add it"
+    elif kind == "value_error" and ": " in message and not path:
+        head, message = message.split(": ", 1)
+        path = head.split(".")
+    else:
+        shown = repr(first.get("input"))
+        if len(shown) <= 60:
+            message += f", not {shown}"
+    where = ""
+    for file, lines in reversed(located):
+        for depth in range(len(path), -1, -1):
+            if tuple(path[:depth]) in lines and depth:
+                where = f"{file}:{lines[tuple(path[:depth])]}"
+                break
+        if where:
+            break
+    if not where:
+        where = str(located[-1][0]) if located else "configuration"
+    return UserError(f"{'.'.join(path) or 'study'}: {message}", where=where, fix=fix)
+
+
+def _suggest(path: Sequence[str]) -> str:
+    import difflib
+
+    section: Any = Study.model_json_schema()
+    definitions = section.get("$defs", {})
+    candidates: set[str] = set(section["properties"])
+    for definition in definitions.values() if len(path) > 1 else ():
+        candidates |= set(definition.get("properties", {}))
+    close = difflib.get_close_matches(path[-1], sorted(candidates), n=1)
+    return f"did you mean {close[0]!r}?" if close else "take it out; config/schema.json lists all"
+
+
+def schema() -> str:
+    """The configuration's JSON schema, as text for config/schema.json."""
+    import json
+
+    return json.dumps(Study.model_json_schema(), indent=1, sort_keys=True) + "\n"
+
+
+def lock_text(study: Study) -> str:
+    """The study with all defaults filled in, as YAML that `load` reads back."""
+    return yaml.safe_dump(
+        study.model_dump(mode="json"), sort_keys=True, allow_unicode=True, width=100
+    )
