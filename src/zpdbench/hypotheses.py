@@ -14,7 +14,7 @@ Name = Annotated[str, Field(min_length=1)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ClaimedGain(_Section):
@@ -61,7 +61,7 @@ class ClaimedRange(_Section):
 class Claimed(BaseModel):
     """The user's expectations: benchmark -> gain, besides `d` and `steps_saved`."""
 
-    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
     __pydantic_extra__: dict[str, ClaimedGain] = Field(init=False)
 
     d: ClaimedEffectSize | None = None
@@ -179,9 +179,9 @@ class Ladder(_Contrast):
 
 
 class Hypotheses(_Section):
-    """All pre-registered hypotheses. `h3a` is the one that the grid exists for."""
+    """All pre-registered hypotheses. `h3a` is the one that the grid exists for (two models)."""
 
-    h3a: H3a
+    h3a: H3a | None = None
     h3b: H3b = H3b()
     r1: R1 = R1()
     rq1: Rq1 = Rq1()
@@ -196,7 +196,7 @@ class Hypotheses(_Section):
     )
 
     def digest(self) -> str:
-        """SHA-256 of the hypotheses, `registered` and the claims' prose excluded."""
+        """SHA-256 of the hypotheses as they stand, `registered` itself excluded."""
         from zpdbench.files import digest
 
         return digest(self.model_dump(mode="json", exclude={"registered"}))

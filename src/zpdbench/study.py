@@ -311,6 +311,16 @@ class Study(Section):
         """(model, chunk) -> runs."""
         return grid.chunks(self.all_runs, self.generations.group_by)
 
+    def chunk_adapters(self, model: str, chunk: str) -> list[str]:
+        """Folders of the fine-tuned runs that one chunk serves (a base has none)."""
+        runs = self.chunks.get((model, chunk), [])
+        return [self.paths.adapter(*run) for run in runs if run.condition != grid.BASE]
+
+    def run_generations(self, model: str, condition: str, seed: int | str) -> str:
+        """The file that holds one run's answers."""
+        run = grid.Run(model, condition, int(seed))
+        return self.paths.generations(model, grid.chunk_of(run, self.generations.group_by))
+
     # -- what depends on what -------------------------------------------------------------------
 
     def digest(self, rule: str, wildcards: Any = None) -> str:
@@ -343,7 +353,7 @@ def _training_keys(study: Study, wildcards: Any) -> Any:
 
 
 def _chunk_keys(study: Study, wildcards: Any) -> Any:
-    members = study.chunks[wildcards.model, wildcards.chunk]
+    members = study.chunks.get((wildcards.model, wildcards.chunk), [])
     benchmarks = {
         name: b.model_dump(mode="json") for name, b in sorted(study.benchmarks.items())
     }
@@ -548,3 +558,27 @@ def lock_text(study: Study) -> str:
     return yaml.safe_dump(
         study.model_dump(mode="json"), sort_keys=True, allow_unicode=True, width=100
     )
+
+
+def lock_study(config: Mapping[str, Any], sources: Sequence[str]) -> Study:
+    """Check Snakemake's merged configuration and write {results}/study.lock.yaml if it changed.
+
+    Args:
+        config: Snakemake's `config`, command-line overrides included.
+        sources: the configuration files it came from, for line numbers.
+
+    Raises:
+        UserError: a mistake in the configuration, or a results folder that cannot be written.
+    """
+    study = parse(config, sources)
+    lock, text = Path(study.paths.study_lock), lock_text(study)
+    try:
+        if not lock.is_file() or lock.read_text("utf-8") != text:
+            files.write_text(lock, text)
+    except OSError as error:
+        raise UserError(
+            f"cannot be written ({error.strerror})",
+            where=str(error.filename or lock),
+            fix="set results: to a folder of yours",
+        ) from error
+    return study

@@ -1,0 +1,62 @@
+# `make h3a` and `make test` each set up all they need on a fresh machine with Python 3.11.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+BIN := .venv/bin
+CORES ?= all
+
+# torch's CPU wheel: from the folder that PIP_FIND_LINKS names, else from PyTorch's own CPU index.
+ifdef PIP_FIND_LINKS
+TORCH := --find-links "$(PIP_FIND_LINKS)"
+else
+TORCH := --torch-backend cpu
+endif
+
+.PHONY: help venv h3a test test-fast check format lock schema
+
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+venv: .venv/installed ## .venv with everything, each package checked by hash
+
+.venv/installed: envs/all.txt envs/uv.txt pyproject.toml
+	command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here; give another by PYTHON=" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/uv.txt
+	# The lock is complete, so nothing is resolved: what others ask for and overrides.txt drops stays out.
+	UV_DEFAULT_INDEX="$$($(BIN)/python -m pip config get global.index-url 2>/dev/null || true)"; \
+	export UV_DEFAULT_INDEX; test -n "$$UV_DEFAULT_INDEX" || unset UV_DEFAULT_INDEX; \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes $(TORCH) -r envs/all.txt; \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $@
+
+h3a: venv ## the main job: results/h3a.tsv
+	$(BIN)/snakemake --cores $(CORES) all
+
+check: venv ## lint, format, types, the workflow's lint and dry run
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check --compact-diff Snakefile rules
+	$(BIN)/mypy
+	$(BIN)/snakemake --lint
+	for config in config/*.yaml; do case $$config in *lock*) continue;; esac; \
+	  $(BIN)/snakemake --dry-run --quiet all --configfile $$config --config results=$$(mktemp -d) >/dev/null \
+	    || { echo "dry run failed: $$config" >&2; exit 1; }; done
+
+format: venv ## put code and rules into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile rules
+
+test: venv ## all tests, the fast ones first
+	$(BIN)/python -m pytest -q
+
+test-fast: venv ## what takes seconds
+	$(BIN)/python -m pytest -m "not slow" -q
+
+lock: venv ## compile envs/*.in again
+	PATH="$$PWD/$(BIN):$$PATH" envs/lock.sh uv
+
+schema: venv ## write config/schema.json from the study model
+	$(BIN)/zpdbench schema > config/schema.json

@@ -1,0 +1,28 @@
+# From checkpoints to a verdict. Ask for the file you want:
+#     snakemake --cores all results/h3a.tsv
+#     snakemake results/r4/h3a.tsv --cores all --configfile config/r4.yaml
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+if not workflow.overwrite_configfiles:
+
+    configfile: "config/mini.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/checkpoints.smk"
+include: "rules/corpora.smk"
+include: "rules/adapters.smk"
+include: "rules/generations.smk"
+include: "rules/scores.smk"
+include: "rules/statistics.smk"
+include: "rules/report.smk"
+
+
+rule all:
+    default_target: True
+    localrule: True
+    input:
+        paths.table("h3a"),
+        figures,

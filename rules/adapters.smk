@@ -1,0 +1,22 @@
+rule train_adapter:
+    input:
+        study=ancient(paths.study_lock),
+        checkpoint=paths.checkpoint(),
+        corpus=paths.corpus(study.corpus.name),
+    output:
+        directory(paths.adapter()),
+    log:
+        paths.log("train_adapter", "model", "condition", "seed"),
+    benchmark:
+        paths.benchmark("train_adapter", "model", "condition", "seed")
+    params:
+        digest=lambda w: study.digest("train_adapter", w),
+    threads: study.training.threads
+    resources:
+        **resources.for_rule(study, "train_adapter"),
+    container:
+        images["train"]
+    shell:
+        "zpdbench train-adapter --study {input.study} --checkpoint {input.checkpoint}"
+        " --corpus {input.corpus} --model {wildcards.model} --condition {wildcards.condition}"
+        " --seed {wildcards.seed} --out {output} &> {log}"

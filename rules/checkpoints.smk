@@ -1,0 +1,19 @@
+rule make_checkpoint:
+    input:
+        study=ancient(paths.study_lock),
+    output:
+        directory(paths.checkpoint()),
+    log:
+        paths.log("make_checkpoint", "model"),
+    benchmark:
+        paths.benchmark("make_checkpoint", "model")
+    params:
+        digest=lambda w: study.digest("make_checkpoint", w),
+    threads: 1
+    resources:
+        **resources.for_rule(study, "make_checkpoint"),
+    container:
+        images["train"]
+    shell:
+        "zpdbench make-checkpoint --study {input.study} --model {wildcards.model}"
+        " --threads {threads} --out {output} &> {log}"

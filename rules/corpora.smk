@@ -1,0 +1,42 @@
+rule make_items:
+    input:
+        study=ancient(paths.study_lock),
+    output:
+        paths.items(),
+    log:
+        paths.log("make_items", "benchmark"),
+    benchmark:
+        paths.benchmark("make_items", "benchmark")
+    params:
+        digest=lambda w: study.digest("make_items", w),
+    threads: 1
+    resources:
+        **resources.for_rule(study, "make_items"),
+    container:
+        images["train"]
+    shell:
+        "zpdbench make-items --study {input.study} --benchmark {wildcards.benchmark}"
+        " --out {output} &> {log}"
+
+
+rule make_corpus:
+    input:
+        study=ancient(paths.study_lock),
+        # Only their content matters, for the search for benchmark items among the examples.
+        benchmark_items=[paths.items(b) for b in study.benchmarks],
+    output:
+        paths.corpus(),
+    log:
+        paths.log("make_corpus", "corpus"),
+    benchmark:
+        paths.benchmark("make_corpus", "corpus")
+    params:
+        digest=lambda w: study.digest("make_corpus", w),
+    threads: 1
+    resources:
+        **resources.for_rule(study, "make_corpus"),
+    container:
+        images["train"]
+    shell:
+        "zpdbench make-corpus --study {input.study} --corpus {wildcards.corpus}"
+        " --items {input.benchmark_items} --out {output} &> {log}"

@@ -1,0 +1,23 @@
+rule generate_chunk:
+    input:
+        study=ancient(paths.study_lock),
+        checkpoint=paths.checkpoint(),
+        adapters=lambda w: study.chunk_adapters(w.model, w.chunk),
+        benchmark_items=[paths.items(b) for b in study.benchmarks],
+    output:
+        paths.generations(),
+    log:
+        paths.log("generate_chunk", "model", "chunk"),
+    benchmark:
+        paths.benchmark("generate_chunk", "model", "chunk")
+    params:
+        digest=lambda w: study.digest("generate_chunk", w),
+    threads: study.generations.threads
+    resources:
+        **resources.for_rule(study, "generate_chunk"),
+    container:
+        images["serve"]
+    shell:
+        "zpdbench generate-chunk --study {input.study} --model {wildcards.model}"
+        " --chunk {wildcards.chunk} --checkpoint {input.checkpoint} --adapters {input.adapters}"
+        " --items {input.benchmark_items} --out {output} &> {log}"

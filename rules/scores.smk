@@ -1,0 +1,22 @@
+rule score_run:
+    input:
+        study=ancient(paths.study_lock),
+        generations=lambda w: study.run_generations(w.model, w.condition, w.seed),
+        benchmark_items=[paths.items(b) for b in study.benchmarks],
+    output:
+        paths.scores(),
+    log:
+        paths.log("score_run", "model", "condition", "seed"),
+    benchmark:
+        paths.benchmark("score_run", "model", "condition", "seed")
+    params:
+        digest=lambda w: study.digest("score_run", w),
+    threads: 1
+    resources:
+        **resources.for_rule(study, "score_run"),
+    container:
+        images["score"]
+    shell:
+        "zpdbench score-run --study {input.study} --model {wildcards.model}"
+        " --condition {wildcards.condition} --seed {wildcards.seed}"
+        " --generations {input.generations} --items {input.benchmark_items} --out {output} &> {log}"

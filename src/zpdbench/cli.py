@@ -1,0 +1,199 @@
+"""`zpdbench VERB`: one verb a rule, and a few for people. Modules load only when their verb runs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from zpdbench import __version__
+from zpdbench.errors import UserError
+
+EXIT_USER_ERROR = 2
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of a verb, as argparse takes it."""
+
+    flags: tuple[str, ...]
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb: its one-line help, the module whose `main(args)` does it, its arguments."""
+
+    help: str
+    module: str
+    arguments: tuple[Argument, ...] = field(default=())
+
+
+def _arg(*flags: str, **options: Any) -> Argument:
+    if flags[0].startswith("--") and "default" not in options and options.get("nargs") != "*":
+        options.setdefault("required", "action" not in options)
+    return Argument(flags, options)
+
+
+_STUDY = _arg("--study", metavar="FILE", help="the merged configuration, {results}/study.lock.yaml")
+_OUT = _arg("--out", metavar="FILE", help="what to write")
+_MODEL = _arg("--model", help="a key of models:")
+_CONDITION = _arg("--condition", help="a key of conditions:, or base")
+_SEED = _arg("--seed", type=int, help="a seed of the study")
+_ITEMS = _arg("--items", nargs="*", default=[], metavar="FILE", help="items/BENCHMARK.parquet")
+_CONFIG = _arg(
+    "--configfile", nargs="+", metavar="FILE", default=["config/mini.yaml"], help="configuration"
+)
+
+VERBS: dict[str, Verb] = {
+    "make-checkpoint": Verb(
+        "make a base model: pretrain it here, convert it, or up-scale its depth",
+        "zpdbench.checkpoints.make_checkpoint",
+        (_STUDY, _MODEL, _arg("--threads", type=int, default=1, help="CPU threads"), _OUT),
+    ),
+    "make-corpus": Verb(
+        "prepare the instruction corpus and measure its difficulty",
+        "zpdbench.corpora.make_corpus",
+        (_STUDY, _arg("--corpus", help="corpus.name of the study"), _ITEMS, _OUT),
+    ),
+    "make-items": Verb(
+        "render a benchmark's items as they will be asked",
+        "zpdbench.corpora.make_items",
+        (_STUDY, _arg("--benchmark", help="a key of benchmarks:"), _OUT),
+    ),
+    "train-adapter": Verb(
+        "fine-tune one run: a model under a condition with a seed",
+        "zpdbench.adapters.train_adapter",
+        (
+            _STUDY,
+            _arg("--checkpoint", metavar="DIR", help="the base model"),
+            _arg("--corpus", metavar="FILE", help="the corpus"),
+            _MODEL,
+            _CONDITION,
+            _SEED,
+            _OUT,
+        ),
+    ),
+    "generate-chunk": Verb(
+        "answer a chunk's items: one engine, all its adapters and the base",
+        "zpdbench.generations.generate_chunk",
+        (
+            _STUDY,
+            _MODEL,
+            _arg("--chunk", help="all, s0, or zpd-s0, by generations.group_by"),
+            _arg("--checkpoint", metavar="DIR", help="the base model"),
+            _arg("--adapters", nargs="*", default=[], metavar="DIR", help="the runs' folders"),
+            _ITEMS,
+            _OUT,
+        ),
+    ),
+    "score-run": Verb(
+        "judge one run's answers",
+        "zpdbench.scores.score_run",
+        (
+            _STUDY,
+            _MODEL,
+            _CONDITION,
+            _SEED,
+            _arg("--generations", metavar="FILE", help="the chunk's answers"),
+            _ITEMS,
+            _OUT,
+        ),
+    ),
+    "score": Verb(
+        "judge published generations against a benchmark's own file",
+        "zpdbench.scores.score",
+        (
+            _arg("benchmark", help="humaneval, gsm8k, mmlu, kobest_boolq, ..."),
+            _arg("--items", metavar="FILE", help="the benchmark as its authors publish it"),
+            _arg("--generations", metavar="JSONL", help="item_id, sample, text a line"),
+            _arg("--workers", type=int, default=None, help="programs judged at once"),
+            _OUT,
+        ),
+    ),
+    "aggregate-scores": Verb(
+        "put all runs' verdicts into scores.tsv and curves.tsv",
+        "zpdbench.statistics.aggregate_scores",
+        (
+            _STUDY,
+            _arg("scores", nargs="+", metavar="SCORES", help="runs' score files"),
+            _arg("--out-scores", metavar="FILE", help="scores.tsv"),
+            _arg("--out-curves", metavar="FILE", help="curves.tsv"),
+        ),
+    ),
+    "h3a": Verb(
+        "test whether the treatment's gain is larger in the larger model",
+        "zpdbench.statistics.h3a",
+        (
+            _arg("--scores", nargs="+", metavar="FILE", help="a TSV of verdicts, or runs' files"),
+            _CONFIG,
+            _arg("--benchmarks", default=None, help="only these, separated by commas"),
+            _arg("--interim", action="store_true", help="allow a grid that is not complete"),
+            _OUT,
+        ),
+    ),
+    "draw-figures": Verb(
+        "draw learning curves and effects",
+        "zpdbench.report.draw_figures",
+        (
+            _STUDY,
+            _arg("--curves", metavar="FILE", help="curves.tsv"),
+            _arg("--h3a", metavar="FILE", help="h3a.tsv"),
+            _arg("--out", nargs="+", metavar="FILE", help="curves.svg effects.svg ..."),
+        ),
+    ),
+    "show": Verb(
+        "print a results table with its verdicts",
+        "zpdbench.report.show",
+        (_arg("table", metavar="FILE.tsv", help="h3a.tsv, say"),),
+    ),
+    "plan": Verb(
+        "what would run: cells, jobs, tokens, memory, disk, statistical power",
+        "zpdbench.plan",
+        (_CONFIG,),
+    ),
+    "doctor": Verb("what this machine can do, and how to mend the rest", "zpdbench.doctor"),
+    "schema": Verb("print the configuration's JSON schema", "zpdbench.schema"),
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="zpdbench",
+        description="Does ZPD-adaptive fine-tuning beat random order, and more so in larger "
+        "models? The workflow calls these verbs; so may you.",
+    )
+    parser.add_argument("--version", action="version", version=f"zpdbench {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, verb in VERBS.items():
+        sub = verbs.add_parser(name, help=verb.help, description=verb.help)
+        for argument in verb.arguments:
+            sub.add_argument(*argument.flags, **argument.options)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; 0 on success, 2 on a user's mistake, the verb's own code otherwise."""
+    args = build_parser().parse_args(argv)
+    try:
+        return int(importlib.import_module(VERBS[args.verb].module).main(args) or 0)
+    except UserError as error:
+        print(f"zpdbench {args.verb}: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except PermissionError as error:
+        print(
+            f"zpdbench {args.verb}: {error.filename}: no permission to write or read "
+            "(choose another folder by results: in the configuration)",
+            file=sys.stderr,
+        )
+        return EXIT_USER_ERROR
+    except BrokenPipeError:
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

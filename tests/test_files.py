@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from zpdbench import files
+from zpdbench.errors import UserError
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    files.write_text(target, "old")
+    with pytest.raises(RuntimeError), files.atomic_path(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_failed_folder_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), files.atomic_directory(tmp_path / "d") as temporary:
+        (temporary / "x").write_text("half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "NA"),
+        (math.nan, "NA"),
+        (0.1 + 0.2, "0.3"),
+        (-0.0, "0"),
+        (1 / 3, "0.333333333333"),
+        (True, "true"),
+        (7, "7"),
+        ("a\tb\n", "a\\tb\\n"),
+    ],
+)
+def test_cells(value: object, text: str) -> None:
+    assert files.format_number(value) == text
+
+
+def test_a_truncated_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"0123456789")
+    (tmp_path / "train.timing.json").write_text("1")
+    manifest = files.write_manifest(tmp_path, {"parameters": 3})
+    assert list(manifest["files"]) == ["model.safetensors"]
+    files.check_manifest(tmp_path)
+    (tmp_path / "train.timing.json").write_text("2")
+    files.check_manifest(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"01234")
+    with pytest.raises(UserError, match="model.safetensors"):
+        files.check_manifest(tmp_path)
