@@ -22,7 +22,7 @@ include: "rules/report.smk"
 
 rule all:
     default_target: True
-    localrule: True
     input:
         paths.table("h3a"),
         figures,
+    localrule: True

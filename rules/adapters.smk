@@ -9,13 +9,15 @@ rule train_adapter:
         paths.log("train_adapter", "model", "condition", "seed"),
     benchmark:
         paths.benchmark("train_adapter", "model", "condition", "seed")
-    params:
-        digest=lambda w: study.digest("train_adapter", w),
+    container:
+        images["train"]
     threads: study.training.threads
     resources:
         **resources.for_rule(study, "train_adapter"),
-    container:
-        images["train"]
+    params:
+        digest=lambda w: study.digest("train_adapter", w),
+    message:
+        "Fine-tune {wildcards.model}: {wildcards.condition}, seed {wildcards.seed}"
     shell:
         "zpdbench train-adapter --study {input.study} --checkpoint {input.checkpoint}"
         " --corpus {input.corpus} --model {wildcards.model} --condition {wildcards.condition}"

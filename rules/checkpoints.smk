@@ -7,13 +7,15 @@ rule make_checkpoint:
         paths.log("make_checkpoint", "model"),
     benchmark:
         paths.benchmark("make_checkpoint", "model")
-    params:
-        digest=lambda w: study.digest("make_checkpoint", w),
+    container:
+        images["train"]
     threads: 1
     resources:
         **resources.for_rule(study, "make_checkpoint"),
-    container:
-        images["train"]
+    params:
+        digest=lambda w: study.digest("make_checkpoint", w),
+    message:
+        "Base model {wildcards.model}"
     shell:
         "zpdbench make-checkpoint --study {input.study} --model {wildcards.model}"
         " --threads {threads} --out {output} &> {log}"

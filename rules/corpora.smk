@@ -7,13 +7,15 @@ rule make_items:
         paths.log("make_items", "benchmark"),
     benchmark:
         paths.benchmark("make_items", "benchmark")
-    params:
-        digest=lambda w: study.digest("make_items", w),
+    container:
+        images["train"]
     threads: 1
     resources:
         **resources.for_rule(study, "make_items"),
-    container:
-        images["train"]
+    params:
+        digest=lambda w: study.digest("make_items", w),
+    message:
+        "Items of {wildcards.benchmark}"
     shell:
         "zpdbench make-items --study {input.study} --benchmark {wildcards.benchmark}"
         " --out {output} &> {log}"
@@ -30,13 +32,15 @@ rule make_corpus:
         paths.log("make_corpus", "corpus"),
     benchmark:
         paths.benchmark("make_corpus", "corpus")
-    params:
-        digest=lambda w: study.digest("make_corpus", w),
+    container:
+        images["train"]
     threads: 1
     resources:
         **resources.for_rule(study, "make_corpus"),
-    container:
-        images["train"]
+    params:
+        digest=lambda w: study.digest("make_corpus", w),
+    message:
+        "Corpus {wildcards.corpus}, with its difficulty"
     shell:
         "zpdbench make-corpus --study {input.study} --corpus {wildcards.corpus}"
         " --items {input.benchmark_items} --out {output} &> {log}"

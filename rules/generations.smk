@@ -10,13 +10,15 @@ rule generate_chunk:
         paths.log("generate_chunk", "model", "chunk"),
     benchmark:
         paths.benchmark("generate_chunk", "model", "chunk")
-    params:
-        digest=lambda w: study.digest("generate_chunk", w),
+    container:
+        images["serve"]
     threads: study.generations.threads
     resources:
         **resources.for_rule(study, "generate_chunk"),
-    container:
-        images["serve"]
+    params:
+        digest=lambda w: study.digest("generate_chunk", w),
+    message:
+        "Answers of {wildcards.model}, chunk {wildcards.chunk}"
     shell:
         "zpdbench generate-chunk --study {input.study} --model {wildcards.model}"
         " --chunk {wildcards.chunk} --checkpoint {input.checkpoint} --adapters {input.adapters}"

@@ -16,13 +16,15 @@ rule draw_figures:
         paths.log("draw_figures"),
     benchmark:
         paths.benchmark("draw_figures")
-    params:
-        digest=study.digest("draw_figures"),
+    container:
+        images["stats"]
     threads: 1
     resources:
         **resources.for_rule(study, "draw_figures"),
-    container:
-        images["stats"]
+    params:
+        digest=study.digest("draw_figures"),
+    message:
+        "Figures"
     shell:
         "zpdbench draw-figures --study {input.study} --curves {input.curves} --h3a {input.h3a}"
         " --out {output} &> {log}"

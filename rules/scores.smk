@@ -9,13 +9,15 @@ rule score_run:
         paths.log("score_run", "model", "condition", "seed"),
     benchmark:
         paths.benchmark("score_run", "model", "condition", "seed")
-    params:
-        digest=lambda w: study.digest("score_run", w),
+    container:
+        images["score"]
     threads: 1
     resources:
         **resources.for_rule(study, "score_run"),
-    container:
-        images["score"]
+    params:
+        digest=lambda w: study.digest("score_run", w),
+    message:
+        "Verdicts on {wildcards.model}: {wildcards.condition}, seed {wildcards.seed}"
     shell:
         "zpdbench score-run --study {input.study} --model {wildcards.model}"
         " --condition {wildcards.condition} --seed {wildcards.seed}"

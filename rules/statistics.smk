@@ -12,13 +12,15 @@ rule aggregate_scores:
         paths.log("aggregate_scores"),
     benchmark:
         paths.benchmark("aggregate_scores")
-    params:
-        digest=study.digest("aggregate_scores"),
+    container:
+        images["stats"]
     threads: 1
     resources:
         **resources.for_rule(study, "aggregate_scores"),
-    container:
-        images["stats"]
+    params:
+        digest=study.digest("aggregate_scores"),
+    message:
+        "Scores and learning curves"
     shell:
         "zpdbench aggregate-scores --study {input.study} --out-scores {output.scores}"
         " --out-curves {output.curves} {input.scores} &> {log}"
@@ -34,12 +36,14 @@ rule test_h3a:
         paths.log("test_h3a"),
     benchmark:
         paths.benchmark("test_h3a")
-    params:
-        digest=study.digest("test_h3a"),
+    container:
+        images["stats"]
     threads: 1
     resources:
         **resources.for_rule(study, "test_h3a"),
-    container:
-        images["stats"]
+    params:
+        digest=study.digest("test_h3a"),
+    message:
+        "Is the gain larger in the larger model? (H3a)"
     shell:
         "zpdbench h3a --configfile {input.study} --scores {input.scores} --out {output} &> {log}"

@@ -1,4 +1,4 @@
-"""`zpdbench VERB`: one verb a rule, and a few for people. Modules load only when their verb runs."""
+"""`zpdbench VERB`: one verb a rule, and a few for people; modules load when their verb runs."""
 
 from __future__ import annotations
 

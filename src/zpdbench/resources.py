@@ -5,12 +5,26 @@ Rough upper estimates for a scheduler; a retry gets more (profiles set `retries`
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
 from zpdbench.study import EmbeddedModel, Study
 
 _LIBRARIES_MB = 1500  # torch, transformers and their code, resident
 _EMBEDDED_PARAMETERS = 2_000_000
+
+
+def use_this_interpreter() -> None:
+    """Let jobs on this host find the `zpdbench` of the interpreter that runs the workflow.
+
+    An environment variable and not a command's prefix: a container has a PATH of its own.
+    """
+    here = str(Path(sys.executable).parent)
+    search = os.environ.get("PATH", os.defpath)
+    if search.split(os.pathsep)[0] != here:
+        os.environ["PATH"] = here + os.pathsep + search
 
 
 def parameters(study: Study, model: str) -> int:

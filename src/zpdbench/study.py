@@ -78,9 +78,7 @@ class HubModel(Section):
     parameters: Annotated[int | None, Field(gt=0)] = None
 
 
-Model = Annotated[
-    EmbeddedModel | GgufModel | LocalModel | HubModel, Field(discriminator="source")
-]
+Model = Annotated[EmbeddedModel | GgufModel | LocalModel | HubModel, Field(discriminator="source")]
 
 
 class Condition(Section):
@@ -151,8 +149,12 @@ class Benchmark(Section):
         Literal["embedded", "files", "hub"], Field(description="where its items come from")
     ]
     items: Annotated[
-        int | None, Field(gt=0, description="items at the final step (a task, where it has tasks "
-                          "and items_per says so); all if not said")
+        int | None,
+        Field(
+            gt=0,
+            description="items at the final step (a task, where it has tasks "
+            "and items_per says so); all if not said",
+        ),
     ] = None
     interim_items: Annotated[
         int | None, Field(gt=0, description="items at the steps before; none: final only")
@@ -178,7 +180,9 @@ class Generations(Section):
     """How answers are made."""
 
     engine: Literal["vllm", "transformers", "openai"] = "vllm"
-    group_by: Annotated[list[Literal["model", "condition", "seed"]], Field(min_length=1)] = ["model"]
+    group_by: Annotated[list[Literal["model", "condition", "seed"]], Field(min_length=1)] = [
+        "model"
+    ]
     apply_chat_template: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
     max_model_len: Annotated[int, Field(ge=64)] = 512
@@ -192,9 +196,7 @@ class Generations(Section):
     @classmethod
     def _known_group(cls, value: list[str]) -> list[str]:
         if value not in (["model"], ["model", "seed"], ["model", "condition", "seed"]):
-            raise ValueError(
-                "must be [model], [model, seed] or [model, condition, seed]"
-            )
+            raise ValueError("must be [model], [model, seed] or [model, condition, seed]")
         return value
 
     @model_validator(mode="after")
@@ -212,12 +214,12 @@ class Sandbox(Section):
 
 
 class Images(Section):
-    """The container images of the four stages, by file; none runs on the host."""
+    """The container images of the four stages, by file; used with `--sdm apptainer` only."""
 
-    train: str | None = None
-    serve: str | None = None
-    score: str | None = None
-    stats: str | None = None
+    train: str = ".cache/images/train.sif"
+    serve: str = ".cache/images/serve.sif"
+    score: str = ".cache/images/score.sif"
+    stats: str = ".cache/images/stats.sif"
 
 
 class Study(Section):
@@ -354,9 +356,7 @@ def _training_keys(study: Study, wildcards: Any) -> Any:
 
 def _chunk_keys(study: Study, wildcards: Any) -> Any:
     members = study.chunks.get((wildcards.model, wildcards.chunk), [])
-    benchmarks = {
-        name: b.model_dump(mode="json") for name, b in sorted(study.benchmarks.items())
-    }
+    benchmarks = {name: b.model_dump(mode="json") for name, b in sorted(study.benchmarks.items())}
     generations = study.generations.model_dump(
         mode="json", exclude={"threads", "group_by", "adapters_in_flight", "kv_cache_gib"}
     )
@@ -384,7 +384,10 @@ _DEPENDS = {
         mode="json", exclude={"parameters"}
     ),
     "make_corpus": lambda s, w: s.dump("corpus"),
-    "make_items": lambda s, w: [s.dump("benchmarks", w.benchmark), s.generations.apply_chat_template],
+    "make_items": lambda s, w: [
+        s.dump("benchmarks", w.benchmark),
+        s.generations.apply_chat_template,
+    ],
     "train_adapter": _training_keys,
     "generate_chunk": _chunk_keys,
     "score_run": _score_keys,
@@ -465,12 +468,29 @@ def parse(config: Mapping[str, Any], sources: Sequence[str | Path] = ()) -> Stud
         UserError: the first mistake, with file, line and what to do.
     """
     located: list[tuple[str, dict[tuple[str, ...], int]]] = []
+    in_files: dict[str, Any] = {}
     for source in sources:
-        located.append((str(source), read_yaml(source)[1]))
+        value, lines = read_yaml(source)
+        located.append((str(source), lines))
+        _merge(in_files, value)
     try:
         return Study.model_validate(config)
     except ValidationError as error:
-        raise _explain(error, located) from error
+        explained, path = _explain(error, located)
+        if sources and _at(config, path) != _at(in_files, path):
+            explained = UserError(explained.what, where="--config", fix=explained.fix)
+        raise explained from error
+
+
+def _at(value: Any, path: Sequence[str]) -> Any:
+    for part in path:
+        if isinstance(value, Mapping):
+            value = value.get(part)
+        elif isinstance(value, list) and part.isdigit() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return None
+    return value
 
 
 def load(*paths: str | Path) -> Study:
@@ -495,21 +515,21 @@ def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
 
 def _explain(
     error: ValidationError, located: Sequence[tuple[str, dict[tuple[str, ...], int]]]
-) -> UserError:
-    first = error.errors(include_url=False)[0]
+) -> tuple[UserError, list[str]]:
+    # An unknown key is the likelier slip when a required one is missing beside it.
+    mistakes = error.errors(include_url=False)
+    first = min(mistakes, key=lambda mistake: mistake["type"] != "extra_forbidden")
     # Pydantic puts a union's tag and a dictionary's '[key]' into the path; the file has neither.
     tags = {"embedded", "package", "local", "hub"}
     path: list[str] = []
     for position, part in enumerate(first["loc"]):
         text = str(part)
-        if text == "[key]" or (
-            text in tags and position == 2 and first["loc"][0] == "models"
-        ):
+        if text == "[key]" or (text in tags and position == 2 and first["loc"][0] == "models"):
             continue
         path.append(text)
     message = first["msg"].removeprefix("Value error, ")
     kind = first["type"]
-    fix = "see config/schema.json"
+    fix = "change it; config/schema.json says what may stand there"
     if kind == "extra_forbidden":
         message, fix = "unknown key", _suggest(path)
     elif kind == "missing":
@@ -531,7 +551,7 @@ def _explain(
             break
     if not where:
         where = str(located[-1][0]) if located else "configuration"
-    return UserError(f"{'.'.join(path) or 'study'}: {message}", where=where, fix=fix)
+    return UserError(f"{'.'.join(path) or 'study'}: {message}", where=where, fix=fix), path
 
 
 def _suggest(path: Sequence[str]) -> str:

