@@ -52,5 +52,5 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "train.timing.json").write_text("2")
     files.check_manifest(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"01234")
-    with pytest.raises(UserError, match="model.safetensors"):
+    with pytest.raises(UserError, match=r"model\.safetensors"):
         files.check_manifest(tmp_path)

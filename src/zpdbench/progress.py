@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 LINE_EVERY_SECONDS = 10.0
 
@@ -72,7 +72,7 @@ def track(title: str, total: float, unit: str = "steps") -> Iterator[Task]:
                 task = progress.tasks[0]
                 spent = max(task.elapsed or 0.0, 1e-9)
                 rate = f"{(task.completed + amount) / spent:,.1f} {unit}/s"
-                fields = {"rate": rate, **({"note": note} if note else {})}
+                fields: dict[str, Any] = {"rate": rate, **({"note": note} if note else {})}
                 progress.update(identifier, advance=amount, **fields)
 
         yield _Bar()

@@ -180,9 +180,7 @@ class Generations(Section):
     """How answers are made."""
 
     engine: Literal["vllm", "transformers", "openai"] = "vllm"
-    group_by: Annotated[list[Literal["model", "condition", "seed"]], Field(min_length=1)] = [
-        "model"
-    ]
+    group_by: list[Literal["model", "condition", "seed"]] = ["model"]
     apply_chat_template: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
     max_model_len: Annotated[int, Field(ge=64)] = 512
