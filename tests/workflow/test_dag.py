@@ -1,0 +1,71 @@
+"""The DAG as Snakemake sees it, by dry runs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from zpdbench import plan, study
+
+SNAKEMAKE = [str(Path(sys.executable).parent / "snakemake")]
+
+
+def dry_run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*SNAKEMAKE, "--dry-run", "--nolock", *arguments],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def job_counts(text: str) -> dict[str, int]:
+    table = text.split("Job stats:")[-1]
+    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.M)}
+
+
+@pytest.mark.parametrize("name", ["mini", "micro", "smol"])
+def test_plan_counts_the_jobs_that_would_run(root: Path, tmp_path: Path, name: str) -> None:
+    config = root / f"config/{name}.yaml"
+    overrides = ["--config", f"results={tmp_path}"]
+    result = dry_run(root, "all", "--configfile", str(config), *overrides)
+    assert result.returncode == 0, result.stderr
+    expected = plan.make_plan(study.load(config)).jobs
+    counts = job_counts(result.stdout + result.stderr)
+    assert counts.pop("total") == sum(expected.values())
+    assert counts == expected
+
+
+def test_another_study_has_nothing_of_the_default(root: Path, tmp_path: Path) -> None:
+    config = root / "config/smol.yaml"
+    result = dry_run(root, "all", "--configfile", str(config), "--config", f"results={tmp_path}")
+    lock = study.load(tmp_path / "study.lock.yaml")
+    assert list(lock.models) == sorted(study.load(config).models)
+    assert "mini-qwen" not in result.stdout
+
+
+def test_a_mistake_is_one_line_and_exit_code_2(root: Path, tmp_path: Path) -> None:
+    result = dry_run(root, "all", "--config", f"results={tmp_path}", "seeds=[]")
+    assert result.returncode == 2
+    assert "configuration: --config: seeds" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_results_that_cannot_be_written(root: Path, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    result = dry_run(root, "all", "--config", f"results={blocked}/below")
+    assert result.returncode == 2
+    assert "set results: to a folder of yours" in result.stderr
+
+
+def test_a_dry_run_reads_well(root: Path, tmp_path: Path) -> None:
+    result = dry_run(root, "all", "--config", f"results={tmp_path}")
+    text = result.stdout + result.stderr
+    assert "Fine-tune mini-solar: zpd, seed 4" in text
+    assert "Answers of mini-qwen, chunk all" in text
