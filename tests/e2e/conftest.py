@@ -1,0 +1,117 @@
+"""One real micro grid that the end-to-end tests share: real training, real vLLM, real sandbox."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
+
+
+@dataclass
+class Workspace:
+    """A folder in which the workflow runs, with a cache of its own."""
+
+    folder: Path
+    root: Path
+    config: Path
+    overrides: list[str] = field(default_factory=list)
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results"
+
+    def command(self, *arguments: str) -> list[str]:
+        return [
+            SNAKEMAKE,
+            "--snakefile",
+            str(self.root / "Snakefile"),
+            "--directory",
+            str(self.folder),
+            "--cores",
+            "2",
+            *arguments,
+            "--configfile",
+            str(self.config),
+            "--config",
+            "results=results",
+            *self.overrides,
+        ]
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        environment = {**os.environ, "ZPDBENCH_CACHE": str(self.folder / ".cache/zpdbench")}
+        return subprocess.Popen(
+            self.command(*arguments),
+            env=environment,
+            cwd=self.root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *arguments: str) -> str:
+        process = self.start(*arguments)
+        output, _ = process.communicate()
+        assert process.returncode == 0, output[-6000:] + self._logs(output)
+        return output
+
+    def _logs(self, output: str) -> str:
+        tails = []
+        for log in sorted(self.results.glob("logs/**/*.log")):
+            if str(log.relative_to(self.folder)) in output:
+                tails.append(f"--- {log}\n{log.read_text(errors='replace')[-2000:]}")
+        return "\n".join(tails[-3:])
+
+    def kill_when(self, ready: Callable[[], bool], *arguments: str, seconds: float = 300) -> None:
+        """Start the workflow and kill its whole process group (-9) once `ready()`."""
+        process = self.start(*arguments)
+        end = time.monotonic() + seconds
+        while not ready():
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < end, "the moment to kill never came"
+            time.sleep(0.05)
+        _kill_session(process.pid)
+        process.communicate()
+        # Snakemake's lock is left by a killed process; README tells how to clear it.
+        subprocess.run(self.command("--unlock"), cwd=self.root, check=True, capture_output=True)
+
+    def copy(self, name: str) -> Workspace:
+        target = self.folder.parent / name
+        shutil.copytree(self.folder, target, symlinks=True)
+        return Workspace(target, self.root, self.config, list(self.overrides))
+
+
+def _kill_session(session: int) -> None:
+    """Kill -9 every process of a session that a test started."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session:
+            try:
+                os.kill(int(entry.name), signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+
+@pytest.fixture(scope="session")
+def micro(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Workspace:
+    """The micro grid, run once from nothing to `all`."""
+    folder = tmp_path_factory.mktemp("e2e") / "first"
+    folder.mkdir()
+    workspace = Workspace(folder, root, root / "config/micro.yaml")
+    workspace.run("all")
+    return workspace

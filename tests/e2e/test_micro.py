@@ -1,0 +1,154 @@
+"""The whole chain, for real: what comes out, what is kept, what a kill costs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Workspace
+from zpdbench import files, study
+
+pytestmark = pytest.mark.slow
+
+STATISTICS = {"aggregate_scores", "test_h3a", "draw_figures", "all"}
+
+
+def content(workspace: Workspace) -> dict[str, str]:
+    """Digest of every result that must not depend on when or how often it was made."""
+    results = workspace.results
+    found: dict[str, str] = {}
+    for part in ("adapters", "checkpoints", "scores", "items", "corpora", "figures"):
+        found |= {f"{part}/{k}": v for k, v in files.hash_tree(results / part).items()}
+    found |= {p.name: files.sha256_file(p) for p in sorted(results.glob("*.tsv"))}
+    return found
+
+
+def rules_run(output: str) -> dict[str, int]:
+    table = output.split("Job stats:")[-1]
+    counts = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.M)}
+    counts.pop("total", None)
+    return counts
+
+
+def test_every_result_is_there(micro: Workspace) -> None:
+    loaded = study.load(micro.results / "study.lock.yaml")
+    lines = (micro.results / "h3a.tsv").read_text("utf-8").splitlines()
+    header = lines[0].split("\t")
+    assert header[:25] == (
+        "hypothesis benchmark scale model_small model_large n_seeds effect_small effect_small_low "
+        "effect_small_high effect_large effect_large_low effect_large_high difference "
+        "difference_low difference_high statistic df p_value p_holm mde_80 power_claimed verdict "
+        "note"
+    ).split() + header[23:25]
+    rows = [dict(zip(header, line.split("\t"), strict=True)) for line in lines[1:]]
+    assert len(rows) == (len(loaded.benchmarks) + 1) * 3
+    assert {r["benchmark"] for r in rows} == {*loaded.benchmarks, "mean"}
+    assert {r["scale"] for r in rows} == {"pp", "logit", "hedges_g"}
+    assert {r["verdict"] for r in rows} <= {"supported", "contradicted", "inconclusive"}
+    assert not re.search(r"\b(inf|nan)\b", "\n".join(lines[1:]), re.I)
+    for name in ("curves.svg", "curves.png", "effects.svg", "effects.png"):
+        assert (micro.results / "figures" / name).stat().st_size > 1000
+
+
+def test_a_second_run_has_nothing_to_do(micro: Workspace) -> None:
+    assert "Nothing to be done" in micro.run("all")
+
+
+def test_a_deleted_score_costs_no_training_and_no_engine(micro: Workspace) -> None:
+    before = content(micro)
+    scores = sorted(micro.results.glob("scores/*/zpd/s0.parquet"))[0]
+    scores.unlink()
+    ran = rules_run(micro.run("all"))
+    assert set(ran) == {"score_run", *STATISTICS}
+    assert ran["score_run"] == 1
+    assert content(micro) == before
+
+
+@pytest.mark.parametrize(
+    ("override", "runs", "keeps"),
+    [
+        (
+            "training={learning_rate: 1.0e-4}",
+            {"train_adapter", "generate_chunk", "score_run"},
+            {"make_checkpoint", "make_corpus", "make_items"},
+        ),
+        (
+            "benchmarks={gsm8k: {items: 5}}",
+            {"make_items", "generate_chunk", "score_run"},
+            {"make_checkpoint", "make_corpus", "train_adapter"},
+        ),
+        (
+            "hypotheses={h3a: {alpha: 0.01}}",
+            {"test_h3a"},
+            {"make_checkpoint", "train_adapter", "generate_chunk", "score_run"},
+        ),
+    ],
+)
+def test_a_change_re_runs_just_what_depends_on_it(
+    micro: Workspace, override: str, runs: set[str], keeps: set[str]
+) -> None:
+    changed = micro.copy("changed")
+    try:
+        changed.overrides.append(override)
+        ran = rules_run(changed.run("--dry-run", "all"))
+    finally:
+        _remove(changed)
+    assert runs <= set(ran)
+    assert not keeps & set(ran)
+    if "make_items" in runs:
+        assert ran["make_items"] == 1
+
+
+def test_one_seed_more_makes_only_that(micro: Workspace) -> None:
+    loaded = study.load(micro.config)
+    more = micro.copy("more")
+    try:
+        before = {k: v for k, v in content(more).items() if k.startswith(("adapters/", "check"))}
+        more.overrides.append(f"seeds=[{','.join(map(str, [*loaded.seeds, 7]))}]")
+        ran = rules_run(more.run("all"))
+        assert ran["train_adapter"] == len(loaded.models) * len(loaded.conditions)
+        assert "make_checkpoint" not in ran
+        after = content(more)
+        assert before.items() <= after.items()
+        for log in sorted(more.results.glob("logs/generate_chunk/*/*.log")):
+            assert re.search(r"\b[1-9]\d* .*cache", log.read_text("utf-8")), log
+    finally:
+        _remove(more)
+
+
+def test_two_clean_runs_give_the_same_bytes(micro: Workspace) -> None:
+    again = Workspace(micro.folder.parent / "again", micro.root, micro.config)
+    again.folder.mkdir()
+    try:
+        again.run("all")
+        assert content(again) == content(micro)
+    finally:
+        _remove(again)
+
+
+def test_kill_9_in_training_and_in_generation_costs_only_time(micro: Workspace) -> None:
+    killed = Workspace(micro.folder.parent / "killed", micro.root, micro.config)
+    killed.folder.mkdir()
+    cache = killed.folder / ".cache/zpdbench"
+    try:
+        # In the middle of a run: its first resumable state is on disk, its folder is not.
+        killed.kill_when(lambda: any(cache.glob("training/**/*")), "all")
+        assert not (killed.results / "h3a.tsv").exists()
+        # In the middle of a chunk: its first cell is in the cache, its file is not there.
+        killed.kill_when(lambda: any(cache.glob("cells/**/*.parquet")), "all")
+        assert len(list(killed.results.glob("generations/*/*.parquet"))) < len(
+            list(micro.results.glob("generations/*/*.parquet"))
+        )
+        killed.run("all")
+        assert content(killed) == content(micro)
+    finally:
+        _remove(killed)
+
+
+def _remove(workspace: Workspace) -> None:
+    import shutil
+
+    assert Path(workspace.folder).name != "first"
+    shutil.rmtree(workspace.folder)
