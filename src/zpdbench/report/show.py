@@ -1,0 +1,224 @@
+"""`zpdbench show FILE.tsv`: a results table on the terminal, verdicts first."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from zpdbench.errors import UserError
+
+_VERDICT_STYLE = {"supported": "bold green", "contradicted": "bold red", "inconclusive": "yellow"}
+_WIDTH = 100
+# Columns that a generic table leaves out when there is no room: they are in the file.
+_LONG = ("note", "preregistration", "registered")
+
+Row = dict[str, str]
+
+
+def read_tsv(path: str | Path) -> tuple[list[str], list[Row]]:
+    """A TSV's columns and rows, as text.
+
+    Raises:
+        UserError: unreadable, empty, or a line with another number of fields.
+    """
+    try:
+        lines = Path(path).read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read ({error.__class__.__name__})", where=str(path)) from error
+    if not lines or not lines[0].strip():
+        raise UserError("is empty", where=str(path), fix="run the workflow again")
+    columns = lines[0].split("\t")
+    rows = []
+    for number, line in enumerate(lines[1:], 2):
+        fields = line.split("\t")
+        if len(fields) != len(columns):
+            raise UserError(
+                f"{len(fields)} fields where the header has {len(columns)}",
+                where=f"{path}:{number}",
+                fix="give a tab-separated results table",
+            )
+        rows.append(dict(zip(columns, fields, strict=True)))
+    return columns, rows
+
+
+def render(path: str | Path, *, console: Console) -> None:
+    """Print a results table: h3a.tsv with its verdicts in words, any other as it is.
+
+    Raises:
+        UserError: as `read_tsv`.
+    """
+    columns, rows = read_tsv(path)
+    if "verdict" in columns and "difference" in columns and "model_small" in columns:
+        _render_h3a(rows, console)
+    else:
+        _render_any(Path(path).name, columns, rows, console)
+
+
+def _render_h3a(rows: list[Row], console: Console) -> None:
+    primary = next(
+        (r for r in rows if r["benchmark"] == "mean" and r["scale"] == "pp"),
+        rows[0] if rows else None,
+    )
+    if primary is None:
+        console.print("no rows")
+        return
+    small, large = primary["model_small"], primary["model_large"]
+    treatment, control = primary.get("treatment", "zpd"), primary.get("control", "random")
+    console.print(
+        f"[bold]H3a[/bold]  {escape(treatment)} over {escape(control)}: is the gain "
+        f"{escape(primary.get('side', 'larger'))} in {escape(large)} than in {escape(small)}?"
+    )
+    console.print(f"[bold]Verdict:[/bold] {_verdict(primary['verdict'])}", end="  ")
+    console.print(
+        f"(difference {_number(primary['difference'], sign=True)} pp, {_level(primary)} "
+        f"{_interval(primary, 'difference')}, p {_p(primary['p_value'])}, "
+        f"{primary['n_seeds']} seeds)"
+    )
+    level = _level(primary)
+    for scale, title, digits in (
+        ("pp", "Percentage points (mean is the primary endpoint)", 2),
+        ("logit", "Log-odds", 3),
+        ("hedges_g", "Hedges' g on the pooled SD", 2),
+    ):
+        part = [r for r in rows if r["scale"] == scale]
+        if not part:
+            continue
+        table = Table(title=title, title_justify="left", pad_edge=False, box=None)
+        table.add_column("benchmark")
+        for name in ("gain small", "gain large", f"difference, {level}"):
+            table.add_column(name, justify="right")
+        for name in ("p", "MDE", "power"):
+            table.add_column(name, justify="right")
+        table.add_column("verdict")
+        for row in part:
+            is_mean = row["benchmark"] == "mean"
+            p = row["p_value"] if is_mean else row["p_holm"]
+            style = "bold" if is_mean and scale == "pp" else None
+            table.add_row(
+                escape(row["benchmark"]),
+                _number(row["effect_small"], digits, sign=True),
+                _number(row["effect_large"], digits, sign=True),
+                f"{_number(row['difference'], digits, sign=True)} "
+                f"{_interval(row, 'difference', digits)}",
+                _p(p),
+                _number(row["mde_80"], digits),
+                _number(row["power_claimed"], 2),
+                _verdict(row["verdict"]),
+                style=style,
+            )
+        console.print(table)
+    console.print(
+        "[dim]gain: per-seed "
+        f"{escape(treatment)} - {escape(control)} at the final step. p: one-sided, Holm over the "
+        "benchmarks but for mean. MDE: the true difference that this study would find four times "
+        "in five. power: for the claimed effects. NA: undefined, the file's note says why.[/dim]"
+    )
+    shown: list[str] = []
+    for row in [primary, *rows]:
+        for part_ in row.get("note", "").split("; "):
+            if part_ and part_ not in shown and part_ not in ("NA", "primary endpoint"):
+                shown.append(part_)
+    console.print("[dim]" + escape("Notes: " + "; ".join(shown)) + "[/dim]")
+
+
+def _render_any(name: str, columns: list[str], rows: list[Row], console: Console) -> None:
+    varying = [
+        c
+        for c in columns
+        if c not in _LONG and (len(rows) < 2 or len({r[c] for r in rows}) > 1 or c == "verdict")
+    ]
+    constant = [c for c in columns if c not in varying and c not in _LONG]
+    # Columns from the left as long as they fit; the verdict always.
+    widths = {c: max([len(c), *(len(_cell(r[c])) for r in rows[:2000])]) + 2 for c in varying}
+    room, kept = console.width, []
+    if "verdict" in varying:
+        room -= widths["verdict"]
+    for column in varying:
+        if column == "verdict":
+            kept.append(column)
+        elif widths[column] <= room:
+            kept.append(column)
+            room -= widths[column]
+    table = Table(title=escape(name), title_justify="left", pad_edge=False, box=None)
+    for column in kept:
+        numeric = rows and all(_is_number(r[column]) or r[column] == "NA" for r in rows)
+        table.add_column(escape(column), justify="right" if numeric else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            *(_verdict(row[c]) if c == "verdict" else escape(_cell(row[c])) for c in kept)
+        )
+    console.print(table)
+    facts = [f"{c} {_cell(rows[0][c])}" for c in constant if rows and rows[0][c] != "NA"]
+    if facts:
+        console.print("[dim]" + escape("In every row: " + ", ".join(facts)) + "[/dim]")
+    hidden = [c for c in varying if c not in kept]
+    if hidden:
+        console.print("[dim]" + escape("Also in the file: " + ", ".join(hidden)) + "[/dim]")
+
+
+def main(args: argparse.Namespace) -> None:
+    """Entry of the verb: args.table, one results file or several."""
+    given = args.table
+    paths = given if isinstance(given, list | tuple) else [given]
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_WIDTH)
+    for path in paths:
+        render(path, console=console)
+
+
+def _verdict(text: str) -> str:
+    style = _VERDICT_STYLE.get(text)
+    return f"[{style}]{text}[/{style}]" if style else escape(text)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _cell(text: str) -> str:
+    if "." in text or "e" in text:
+        try:
+            return f"{float(text):.4g}"
+        except ValueError:
+            pass
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _number(text: str, digits: int = 2, *, sign: bool = False) -> str:
+    try:
+        value = float(text)
+    except ValueError:
+        return "NA"
+    if not math.isfinite(value):
+        return "NA"
+    return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+
+
+def _interval(row: Row, name: str, digits: int = 2) -> str:
+    low, high = (_number(row[f"{name}_{end}"], digits, sign=True) for end in ("low", "high"))
+    return "NA" if "NA" in (low, high) else f"\\[{low}, {high}]"
+
+
+def _p(text: str) -> str:
+    try:
+        value = float(text)
+    except ValueError:
+        return "NA"
+    return "<.0001" if value < 1e-4 else f"{value:.4f}"
+
+
+def _level(row: Row) -> str:
+    try:
+        return f"{100 * float(row.get('level', '0.95')):g} %"
+    except ValueError:
+        return "interval"

@@ -1,0 +1,1 @@
+"""From scores to verdicts: every function takes runs, never items, as its units."""
