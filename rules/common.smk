@@ -4,13 +4,15 @@ import sys
 
 sys.path.insert(0, os.path.join(workflow.basedir, "src"))
 
-from zpdbench import grid, resources
+from zpdbench import grid, preflight, resources
 from zpdbench.errors import UserError
 from zpdbench.study import lock_study
 
 resources.use_this_interpreter()
 try:
     study = lock_study(config, workflow.configfiles)
+    # A dry run may be made where the data are not.
+    preflight.check(study, warn_only=workflow.dryrun)
 except UserError as error:
     print(f"configuration: {error}", file=sys.stderr)
     sys.exit(2)

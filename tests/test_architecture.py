@@ -27,7 +27,7 @@ LAYERS: list[set[str]] = [
         "report",
         "artifacts",
     },
-    {"plan", "doctor"},
+    {"plan", "doctor", "preflight"},
     {"cli"},
 ]
 # hypotheses condenses itself with files.digest, inside a method.

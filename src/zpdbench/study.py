@@ -6,6 +6,7 @@ condenses the keys that one rule's output depends on, so that a change re-runs j
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -320,6 +321,25 @@ class Study(Section):
         """The file that holds one run's answers."""
         run = grid.Run(model, condition, int(seed))
         return self.paths.generations(model, grid.chunk_of(run, self.generations.group_by))
+
+    @property
+    def data_folder(self) -> Path:
+        """Where local data sets lie: `data_dir`, else the environment's ZPDBENCH_DATA.
+
+        Raises:
+            UserError: neither is given, or it is no folder.
+        """
+        given = self.data_dir or os.environ.get("ZPDBENCH_DATA")
+        if not given:
+            raise UserError(
+                "no folder of local data sets is given",
+                where="data_dir",
+                fix="set data_dir: in the configuration, or ZPDBENCH_DATA",
+            )
+        folder = Path(given)
+        if not folder.is_dir():
+            raise UserError("is no folder", where=f"data_dir {given}", fix="correct the path")
+        return folder
 
     # -- what depends on what -------------------------------------------------------------------
 
