@@ -126,7 +126,8 @@ def collect(
     union = seeds_of["small"] | seeds_of["large"] | set(expected_seeds or ())
     # Labels that the models do not share at all are names of their own, not gaps.
     nested = not (seeds_of["small"] & seeds_of["large"]) and not expected_seeds
-    problems, complete = [], {}
+    problems: list[str] = []
+    complete: dict[str, list[str]] = {}
     for role, model in names.items():
         wanted_seeds = tables.seed_order(list(seeds_of[role] if nested else union))
         complete[role] = []
@@ -482,7 +483,6 @@ def main(args: argparse.Namespace) -> None:
     """
     paths = [args.scores] if isinstance(args.scores, str | Path) else list(args.scores)
     source = getattr(args, "configfile", None) or args.study
-    source = source[0] if isinstance(source, list | tuple) else source
     hypotheses = settings.read_hypotheses(source, need="h3a")
     h = hypotheses.h3a
     assert h is not None

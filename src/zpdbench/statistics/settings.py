@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,37 +11,58 @@ from pydantic import ValidationError
 from zpdbench.errors import UserError
 from zpdbench.hypotheses import Hypotheses
 
+Source = str | Path | Sequence[str | Path]
+Lines = dict[tuple[str, ...], tuple[str, int]]
 
-def read(path: str | Path) -> dict[str, Any]:
-    """A configuration file's mapping, unchecked.
+
+def read(source: Source) -> dict[str, Any]:
+    """A configuration's mapping, unchecked; of several files later ones win, key by key.
 
     Raises:
         UserError: unreadable, or no YAML mapping.
     """
+    return _read(source)[0]
+
+
+def _read(source: Source) -> tuple[dict[str, Any], Lines]:
     from zpdbench import study
 
-    return study.read_yaml(path)[0]
+    paths = [source] if isinstance(source, str | Path) else list(source)
+    merged: dict[str, Any] = {}
+    places: Lines = {}
+    for path in paths:
+        config, lines = study.read_yaml(path)
+        _merge(merged, config)
+        places |= {key: (str(path), line) for key, line in lines.items()}
+    return merged, places
 
 
-def read_hypotheses(path: str | Path, *, need: str | None = None) -> Hypotheses:
+def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
+    for key, value in other.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def read_hypotheses(source: Source, *, need: str | None = None) -> Hypotheses:
     """The `hypotheses` section of a configuration; the rest of the file is not looked at.
 
     Args:
-        path: a study's configuration, or a file with nothing but that section.
+        source: a study's configuration (or several, merged), or a file with just that section.
         need: a hypothesis that must be there, such as `h3a`.
 
     Raises:
-        UserError: no such section or a mistake in it, with the line.
+        UserError: no such section or a mistake in it, with file and line.
     """
-    from zpdbench import study
-
-    config, lines = study.read_yaml(path)
+    config, places = _read(source)
+    last = str(source if isinstance(source, str | Path) else list(source)[-1])
     section = config.get("hypotheses")
     if not isinstance(section, dict) or (need and not section.get(need)):
         name = f"hypotheses.{need}" if need else "hypotheses"
         raise UserError(
             f"no {name}",
-            where=str(path),
+            where=last,
             fix="say which models are compared: hypotheses: {h3a: {small: MODEL, large: MODEL}}",
         )
     try:
@@ -48,7 +70,9 @@ def read_hypotheses(path: str | Path, *, need: str | None = None) -> Hypotheses:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         keys = ("hypotheses", *(str(p) for p in first["loc"]))
-        line = next((lines[keys[:i]] for i in range(len(keys), 0, -1) if keys[:i] in lines), 1)
+        path, line = next(
+            (places[keys[:i]] for i in range(len(keys), 0, -1) if keys[:i] in places), (last, 1)
+        )
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
             message = f"unknown key or hypothesis {keys[-1]!r}"

@@ -1,0 +1,248 @@
+"""`zpdbench draw-figures`: learning curves and a forest plot, same bytes for the same tables."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zpdbench import files
+from zpdbench.errors import UserError
+from zpdbench.report.show import Row, read_tsv
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours: told apart by every kind of colour vision, and in grey by the markers.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_FIRST = ("random", "easy_to_hard", "hard_to_easy", "zpd")
+_ORDER = ("mmlu", "humaneval", "gsm8k", "kobest")
+_METRICS = {
+    "acc": "accuracy",
+    "pass@1": "pass@1",
+    "macro_f1": "macro-F1",
+    "exact_match_strict": "exact match",
+}
+
+
+def draw_curves(rows: Sequence[Row]) -> Figure:
+    """Learning curves: a row a benchmark, a column a model, a line a condition.
+
+    Args:
+        rows: curves.tsv as `show.read_tsv` gives it. Only rows of the interim subset are drawn,
+            so that every point of a line is of the same items; where a benchmark has no subset,
+            its full rows.
+
+    Raises:
+        UserError: no row to draw.
+    """
+    import matplotlib.pyplot as plt
+
+    has_subset = {r["benchmark"] for r in rows if r["items"] == "subset"}
+    rows = [r for r in rows if r["items"] == "subset" or r["benchmark"] not in has_subset]
+    models = _distinct(rows, "model")
+    benchmarks = sorted(
+        {r["benchmark"] for r in rows},
+        key=lambda b: (_ORDER.index(b) if b in _ORDER else len(_ORDER), b),
+    )
+    conditions = sorted(
+        {r["condition"] for r in rows if r["condition"] != "base"},
+        key=lambda c: (_FIRST.index(c) if c in _FIRST else len(_FIRST), c),
+    )
+    if not (models and benchmarks):
+        raise UserError("curves.tsv holds nothing to draw")
+    figure, axes = plt.subplots(
+        len(benchmarks),
+        len(models),
+        figsize=(3.6 * len(models) + 0.6, 2.1 * len(benchmarks) + 0.7),
+        sharex=True,
+        sharey="row",
+        squeeze=False,
+    )
+    for i, benchmark in enumerate(benchmarks):
+        for j, model in enumerate(models):
+            axis = axes[i][j]
+            part = [r for r in rows if r["model"] == model and r["benchmark"] == benchmark]
+            _curves_panel(axis, part, conditions)
+            if i == 0:
+                axis.set_title(model)
+            if j == 0:
+                metric = part[0]["metric"] if part else ""
+                axis.set_ylabel(f"{benchmark}\n{_METRICS.get(metric, metric)}, %")
+            if i == len(benchmarks) - 1:
+                axis.set_xlabel("training step")
+    handles, labels = _legend(axes)
+    figure.legend(handles, labels, loc="lower center", ncol=len(labels), frameon=False)
+    figure.tight_layout(rect=(0, 0.35 / figure.get_figheight(), 1, 1))
+    return figure
+
+
+def draw_effects(rows: Sequence[Row]) -> Figure:
+    """Forest plot of h3a.tsv in percentage points: the two gains, and their difference.
+
+    Raises:
+        UserError: no row on the scale pp.
+    """
+    import matplotlib.pyplot as plt
+
+    rows = [r for r in rows if r["scale"] == "pp"]
+    if not rows:
+        raise UserError("h3a.tsv has no row on the scale pp")
+    first = rows[0]
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(8.6, 0.55 * len(rows) + 1.6), sharey=True, width_ratios=(1, 1)
+    )
+    for position, row in enumerate(rows):
+        for offset, role, colour, marker in (
+            (-0.14, "small", _COLOURS[0], "o"),
+            (0.14, "large", _COLOURS[1], "s"),
+        ):
+            label = row[f"model_{role}"] if position == 0 else None
+            _interval(left, position + offset, row, f"effect_{role}", colour, marker, label)
+        _interval(right, position, row, "difference", "#000000", "D", None)
+        weight = "bold" if row["benchmark"] == "mean" else "normal"
+        right.annotate(
+            row["verdict"],
+            (1.02, position),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            weight=weight,
+        )
+    for axis in (left, right):
+        axis.axvline(0, color="0.6", linewidth=0.8, zorder=0)
+        axis.grid(axis="x", color="0.92")
+        axis.set_axisbelow(True)
+    left.set_yticks(range(len(rows)), [r["benchmark"] for r in rows])
+    for tick, row in zip(left.get_yticklabels(), rows, strict=True):
+        tick.set_fontweight("bold" if row["benchmark"] == "mean" else "normal")
+    left.set_ylim(len(rows) - 0.5, -0.5)
+    level = 100 * _float(first.get("level", "0.95"))
+    left.set_title(f"gain of {first['treatment']} over {first['control']}")
+    right.set_title("gain in the large model minus that in the small")
+    for axis in (left, right):
+        axis.set_xlabel(f"percentage points, {level:g} % interval, {first['n_seeds']} seeds")
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncol=2, frameon=False)
+    figure.tight_layout(rect=(0, 0.3 / figure.get_figheight(), 1, 1))
+    return figure
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Write a figure as SVG or PNG without time, program or random identifiers."""
+    import matplotlib as mpl
+
+    path = Path(path)
+    kind = path.suffix.removeprefix(".")
+    metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+    with (
+        mpl.rc_context({"svg.hashsalt": "zpdbench", "svg.fonttype": "path"}),
+        files.atomic_path(path) as temporary,
+    ):
+        figure.savefig(temporary, format=kind, metadata=metadata, dpi=144, bbox_inches="tight")
+
+
+DRAW: dict[str, tuple[str, Callable[[Sequence[Row]], Figure]]] = {
+    "curves": ("curves", draw_curves),
+    "effects": ("h3a", draw_effects),
+}
+
+
+def main(args: argparse.Namespace) -> None:
+    """Entry of the verb: args.curves, args.h3a, args.out (paths named curves.*, effects.*)."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
+
+    wanted: dict[str, list[Path]] = {}
+    for out in map(Path, args.out):
+        if out.stem not in DRAW or out.suffix not in (".svg", ".png"):
+            raise UserError(
+                f"no figure of this name ({', '.join(sorted(DRAW))} as .svg or .png)",
+                where=str(out),
+            )
+        wanted.setdefault(out.stem, []).append(out)
+    style = {
+        "font.size": 9,
+        "font.family": "DejaVu Sans",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlesize": 10,
+    }
+    for stem, outs in sorted(wanted.items()):
+        table, draw = DRAW[stem]
+        with mpl.rc_context(style):
+            figure = draw(read_tsv(getattr(args, table))[1])
+            for out in outs:
+                save(figure, out)
+            plt.close(figure)
+
+
+def _curves_panel(axis: Axes, rows: list[Row], conditions: list[str]) -> None:
+    start = next((r for r in rows if r["condition"] == "base"), None)
+    for index, condition in enumerate(conditions):
+        part = sorted(
+            (r for r in rows if r["condition"] == condition), key=lambda r: int(r["step"])
+        )
+        if not part:
+            continue
+        colour = _COLOURS[index % len(_COLOURS)]
+        steps = [int(r["step"]) for r in part]
+        mean = [100 * _float(r["mean"]) for r in part]
+        low, high = ([100 * _float(r[k]) for r in part] for k in ("low", "high"))
+        if start is not None and steps[0] > 0:
+            origin = 100 * _float(start["mean"])
+            axis.plot([0, steps[0]], [origin, mean[0]], color=colour, linewidth=0.8, linestyle=":")
+        axis.plot(
+            steps,
+            mean,
+            color=colour,
+            marker=_MARKERS[index % len(_MARKERS)],
+            markersize=3.5,
+            linewidth=1.4,
+            label=condition,
+        )
+        if all(math.isfinite(v) for v in (*low, *high)):
+            axis.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
+    if start is not None:
+        origin = 100 * _float(start["mean"])
+        axis.axhline(origin, color="0.5", linewidth=0.8, linestyle="--", label="untuned base")
+    axis.grid(color="0.93")
+    axis.set_axisbelow(True)
+
+
+def _interval(
+    axis: Axes, y: float, row: Row, name: str, colour: str, marker: str, label: str | None
+) -> None:
+    estimate, low, high = (_float(row[f"{name}{end}"]) for end in ("", "_low", "_high"))
+    if not math.isfinite(estimate):
+        return
+    if math.isfinite(low) and math.isfinite(high):
+        axis.plot([low, high], [y, y], color=colour, linewidth=1.6, solid_capstyle="butt")
+    size = 7 if row["benchmark"] == "mean" else 5
+    axis.plot([estimate], [y], color=colour, marker=marker, markersize=size, linestyle="",
+              label=label)  # fmt: skip
+
+
+def _legend(axes: Sequence[Sequence[Axes]]) -> tuple[list[object], list[str]]:
+    found: dict[str, object] = {}
+    for row in axes:
+        for axis in row:
+            for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+                found.setdefault(label, handle)
+    return list(found.values()), list(found)
+
+
+def _distinct(rows: Sequence[Row], column: str) -> list[str]:
+    return list(dict.fromkeys(r[column] for r in rows))
+
+
+def _float(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
