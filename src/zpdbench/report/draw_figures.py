@@ -6,7 +6,7 @@ import argparse
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zpdbench import files
 from zpdbench.errors import UserError
@@ -166,7 +166,7 @@ def main(args: argparse.Namespace) -> None:
                 where=str(out),
             )
         wanted.setdefault(out.stem, []).append(out)
-    style = {
+    style: Any = {
         "font.size": 9,
         "font.family": "DejaVu Sans",
         "axes.spines.top": False,
@@ -228,8 +228,8 @@ def _interval(
               label=label)  # fmt: skip
 
 
-def _legend(axes: Sequence[Sequence[Axes]]) -> tuple[list[object], list[str]]:
-    found: dict[str, object] = {}
+def _legend(axes: Any) -> tuple[list[Any], list[str]]:
+    found: dict[str, Any] = {}
     for row in axes:
         for axis in row:
             for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -117,23 +118,20 @@ def _scan(path: Path, keep: pl.Expr | None) -> pl.LazyFrame:
     if not path.is_file():
         raise UserError("no such file", where=str(path))
     is_text = path.suffix != ".parquet"
-    try:
-        frame = _scan_text(path) if is_text else pl.scan_parquet(path)
-        names = frame.collect_schema().names()
-    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"no readable table ({str(error).splitlines()[0][:200]})", where=str(path)
-        ) from error
-    missing = [c for c in REQUIRED if c not in names]
-    if missing:
-        raise UserError(
-            f"no column {', '.join(missing)}",
-            where=str(path),
-            fix=f"needed: {', '.join(REQUIRED)}, separated by tabs",
-        )
-    frame = frame.select(c for c in (*REQUIRED, *OPTIONAL) if c in names)
     if is_text:
-        _check_text(path, frame)
+        frame = _scan_text(path)
+    else:
+        try:
+            frame = pl.scan_parquet(path)
+            _check_columns(path, frame.collect_schema().names())
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise UserError(
+                f"no readable Parquet file ({str(error).splitlines()[0][:200]})",
+                where=str(path),
+                fix="delete it; the workflow makes it again",
+            ) from error
+    names = frame.collect_schema().names()
+    frame = frame.select(c for c in (*REQUIRED, *OPTIONAL) if c in names)
     strings = [
         pl.col(c).cast(pl.String).str.strip_chars()
         for c in ("model", "condition", "seed", "benchmark", "item_id")
@@ -143,8 +141,9 @@ def _scan(path: Path, keep: pl.Expr | None) -> pl.LazyFrame:
         (pl.col("task").cast(pl.String).str.strip_chars() if "task" in names else pl.lit(""))
         .fill_null("")
         .alias("task"),
-        (pl.col("sample").cast(pl.Int64) if "sample" in names else pl.lit(0, pl.Int64))
+        (pl.col("sample").cast(pl.Int64, strict=False) if "sample" in names else pl.lit(0))
         .fill_null(0)
+        .cast(pl.Int64)
         .alias("sample"),
         pl.col("step").cast(pl.Float64).cast(pl.Int64),
         _number("correct", is_text),
@@ -165,28 +164,73 @@ def _scan(path: Path, keep: pl.Expr | None) -> pl.LazyFrame:
     )
 
 
+def _check_columns(path: Path, names: Sequence[str]) -> None:
+    missing = [c for c in REQUIRED if c not in names]
+    if missing:
+        raise UserError(
+            f"no column {', '.join(missing)}",
+            where=str(path),
+            fix=f"needed: {', '.join(REQUIRED)}, separated by tabs",
+        )
+
+
 def _scan_text(path: Path) -> pl.LazyFrame:
-    with path.open("r", encoding="utf-8-sig", newline="") as handle:
-        header = handle.readline().rstrip("\r\n")
+    """A TSV's columns as text. Fields in quotes are read as such only where that is needed."""
+    try:
+        with path.open("r", encoding="utf-8-sig", newline="") as handle:
+            header = handle.readline().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"cannot be read ({error.__class__.__name__})",
+            where=str(path),
+            fix="give a tab-separated table in UTF-8, or a file named .parquet",
+        ) from error
+    if not header.strip():
+        raise UserError("is empty", where=str(path))
     if "\t" not in header:
         raise UserError(
             "the header holds no tab", where=f"{path}:1", fix="give a tab-separated table"
         )
-    quoted = header.startswith('"')
-    columns = [c.strip().strip('"') for c in header.split("\t")]
+    columns = [c.strip().removeprefix('"').removesuffix('"') for c in header.split("\t")]
     twice = sorted({c for c in columns if columns.count(c) > 1})
     if twice:
         raise UserError(f"two columns are called {twice[0]}", where=f"{path}:1")
-    return pl.scan_csv(
-        path,
-        separator="\t",
-        has_header=False,
-        skip_lines=1,
-        schema=dict.fromkeys(columns, pl.String),
-        quote_char='"' if quoted else None,
-        empty_string_is_null=False,
-        truncate_ragged_lines=False,
+    _check_columns(path, columns)
+
+    def scan(quote: str | None) -> pl.LazyFrame:
+        return pl.scan_csv(
+            path,
+            separator="\t",
+            has_header=False,
+            skip_lines=1,
+            schema=dict.fromkeys(columns, pl.String),
+            quote_char=quote,
+            empty_string_is_null=False,
+        ).select(c for c in (*REQUIRED, *OPTIONAL) if c in columns)
+
+    plain = scan(None)
+    if not _has_quotes(path):
+        _check_text(path, plain)
+        return plain
+    # A quotation mark may be text (a model wrote it) or a csv writer's quoting, even around
+    # several lines: plain text first, with quotes around a whole field taken off.
+    unquoted = plain.with_columns(
+        pl.all().str.replace(r'^"(?s:(.*))"\r?$', "$1").str.replace_all('""', '"', literal=True)
     )
+    try:
+        _check_text(path, unquoted)
+    except UserError as first:
+        try:
+            _check_text(path, scan('"'))
+        except UserError:
+            raise first from None
+        return scan('"')
+    return unquoted
+
+
+def _has_quotes(path: Path) -> bool:
+    with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return data.find(b'"') >= 0
 
 
 def _check_text(path: Path, frame: pl.LazyFrame) -> None:
@@ -209,18 +253,26 @@ def _check_text(path: Path, frame: pl.LazyFrame) -> None:
             .is_in([m for m in _MISSING if m not in ("none", "na")])
         )
     numbered = frame.with_row_index("_line", offset=2)
-    for column, wrong in checks.items():
-        first = (
-            numbered.filter(wrong | pl.col(column).is_null())
-            .select("_line", column)
-            .head(1)
-            .collect(engine="streaming")
-        )
-        if not first.is_empty():
-            line, value = first.row(0)
-            what = "score in [0, 1]" if column == "correct" else "value"
+    wrong = pl.any_horizontal(*(w | pl.col(c).is_null() for c, w in checks.items()))
+    try:
+        first = numbered.filter(wrong).head(1).collect(engine="streaming")
+    except pl.exceptions.PolarsError as error:
+        raise UserError(
+            f"no readable table ({str(error).splitlines()[0][:200]})",
+            where=str(path),
+            fix="every line needs as many tab-separated fields as the header",
+        ) from error
+    if first.is_empty():
+        return
+    for column, expression in checks.items():
+        if first.select((expression | pl.col(column).is_null()).first()).item():
+            value = first[column][0]
+            what = "score in [0, 1]" if column == "correct" else "value for this column"
             raise UserError(
-                f"{column} is {value!r}, no {what} for this column", where=f"{path}:{line}"
+                f"{column} is missing: too few fields"
+                if value is None
+                else f"{column} is {value!r}, no {what}",
+                where=f"{path}:{first['_line'][0]}",
             )
 
 
