@@ -1,0 +1,231 @@
+"""The training loop: what a condition gives, in the order it gives it, and nothing else."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+
+from zpdbench import files
+from zpdbench.adapters import flops
+from zpdbench.adapters.batches import Rows, pack
+from zpdbench.adapters.decoder import Decoder
+from zpdbench.adapters.encoding import Tokens
+from zpdbench.adapters.learner import ModelLearner
+from zpdbench.adapters.loss import cross_entropy
+from zpdbench.adapters.optimiser import AdamW, schedule
+from zpdbench.adapters.state import Progress, Store
+from zpdbench.curriculum.conditions import Condition
+from zpdbench.errors import UserError
+
+EXIT_TERMINATED = 128 + signal.SIGTERM
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the loop needs of `training:`.
+
+    Attributes:
+        micro_batch: examples a forward pass; the gradient is that of the whole batch.
+        dropout: whether the adapter has dropout (its generator is then set at each step).
+    """
+
+    steps: int
+    batch_size: int
+    micro_batch: int
+    learning_rate: float
+    warmup: float
+    evaluation_steps: Sequence[int]
+    seed: int
+    dropout: bool = False
+    full: bool = False
+    device: str = "cpu"
+
+
+class Run:
+    """One fine-tuning run that can be stopped at any step and taken up again."""
+
+    def __init__(
+        self,
+        model: Decoder,
+        optimiser: AdamW,
+        condition: Condition,
+        learner: ModelLearner,
+        tokens: Tokens,
+        settings: Settings,
+        store: Store,
+        serialise: Callable[[], bytes],
+    ) -> None:
+        """
+        Args:
+            tokens: encoded examples; the condition's rows index them.
+            serialise: the current adapter as the bytes of a safetensors file.
+        """
+        self.model, self.optimiser, self.condition = model, optimiser, condition
+        self.learner, self.tokens, self.settings = learner, tokens, settings
+        self.store, self.serialise = store, serialise
+        self.progress = Progress()
+        self.terminated = False
+
+    def resume(self) -> int:
+        """Take up the last saved state, if there is one; returns the step that it is at."""
+        found = self.store.load()
+        if found is None:
+            return 0
+        tensors, progress = found
+        done = [s for s in self.settings.evaluation_steps if s <= progress.step]
+        if not all(self.store.has_adapter(s) for s in done):
+            return 0
+        self.optimiser.restore(tensors, progress.step)
+        self.condition.restore(progress.condition)
+        self.progress = progress
+        progress.resumed += 1
+        return progress.step
+
+    def save(self) -> None:
+        """Write the state of this moment."""
+        self.progress.condition = self.condition.state()
+        self.store.save(self.optimiser.state(), self.progress)
+
+    def train(self, advance: Callable[[str], None]) -> None:
+        """Run to the last step, saving at each evaluation point and on SIGTERM.
+
+        Args:
+            advance: called after each step with a note for the progress bar.
+
+        Raises:
+            UserError: the loss or the gradient is not finite; the last good state is kept.
+            SystemExit: SIGTERM came; the state is saved.
+        """
+        settings, progress = self.settings, self.progress
+
+        def stop(signum: int, frame: FrameType | None) -> None:
+            self.terminated = True
+
+        previous = signal.signal(signal.SIGTERM, stop)
+        self.model.train()
+        try:
+            while progress.step < settings.steps:
+                if not progress.queue:
+                    self._ask()
+                rows = np.array(progress.queue[: settings.batch_size], dtype=np.int64)
+                loss = self._step(rows)
+                del progress.queue[: settings.batch_size]
+                advance(f"loss {loss:.3f}")
+                if progress.step in settings.evaluation_steps:
+                    self.store.save_adapter(progress.step, self.serialise())
+                    self.save()
+                if self.terminated and progress.step < settings.steps:
+                    self.save()
+                    raise SystemExit(EXIT_TERMINATED)
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+
+    def _ask(self) -> None:
+        """Let the condition give its next block, and record the update."""
+        settings, progress = self.settings, self.progress
+        start = time.perf_counter()
+        block = self.condition.block(progress.step, self.learner)
+        rows = [int(r) for r in block.rows]
+        left = (settings.steps - progress.step) * settings.batch_size
+        if not rows or len(rows) % settings.batch_size or len(rows) > left:
+            raise UserError(
+                f"{type(self.condition).__name__} gave {len(rows)} examples at step "
+                f"{progress.step}",
+                fix=f"a condition must give a positive multiple of {settings.batch_size}, "
+                f"at most {left}",
+            )
+        progress.queue = rows
+        tokens, operations = self.learner.charge.take()
+        if block.facts is not None:
+            progress.updates.append(
+                {
+                    "step": progress.step,
+                    "block": len(rows),
+                    "tokens_scored": tokens,
+                    "flops": operations,
+                    "facts": dict(block.facts),
+                    "seconds": time.perf_counter() - start,
+                }
+            )
+        self._spent("scoring", start)
+
+    def _step(self, rows: Rows) -> float:
+        """One optimiser step on these examples; returns the mean loss a response token."""
+        settings, progress = self.settings, self.progress
+        start = time.perf_counter()
+        if settings.dropout:
+            # Counter-based: a resumed run draws what an undisturbed one would.
+            torch.manual_seed(_counter_seed(settings.seed, progress.step))
+        by_length = rows[np.argsort(-self.tokens.lengths[rows], kind="stable")]
+        parts = [
+            by_length[i : i + settings.micro_batch]
+            for i in range(0, len(rows), settings.micro_batch)
+        ]
+        n_targets = int((self.tokens.lengths[rows] - self.tokens.prompts[rows]).sum())
+        total = 0.0
+        operations = 0
+        for part in parts:
+            batch = pack(self.tokens, part, settings.device)
+            loss, each = cross_entropy(self.model(batch), self.model.head, batch.targets)
+            value = loss.item()
+            if not math.isfinite(value):
+                bad = batch.owner[~torch.isfinite(each)]
+                raise self._not_finite("loss", [part[int(bad[0])]] if len(bad) else part)
+            (loss / n_targets).backward()
+            total += value
+            operations += flops.training(
+                self.model.shape,
+                batch.lengths,
+                len(batch.targets),
+                self.learner.rank,
+                self.learner.adapted,
+                settings.full,
+            )
+        rate = settings.learning_rate * schedule(progress.step, settings.steps, settings.warmup)
+        norm = self.optimiser.step(rate)
+        if not math.isfinite(norm):
+            raise self._not_finite("gradient", rows)
+        progress.step += 1
+        mean = total / n_targets
+        progress.steps.append(
+            {
+                "step": progress.step,
+                "loss": mean,
+                "learning_rate": rate,
+                "gradient_norm": norm,
+                "rows": [int(r) for r in rows],
+                "tokens": int(self.tokens.lengths[rows].sum()),
+                "targets": n_targets,
+                "flops": operations,
+                "seconds": time.perf_counter() - start,
+            }
+        )
+        self._spent("training", start)
+        return mean
+
+    def _spent(self, part: str, start: float) -> None:
+        seconds = self.progress.seconds
+        seconds[part] = seconds.get(part, 0.0) + time.perf_counter() - start
+
+    def _not_finite(self, what: str, rows: Any) -> UserError:
+        ids = ", ".join(str(self.condition.told.ids[int(r)]) for r in rows)
+        # The weights are still those of the last good step: a smaller rate can go on from here.
+        self.save()
+        return UserError(
+            f"{what} is not finite at step {self.progress.step + 1}, example {ids}",
+            where="training",
+            fix="look at the example, or lower training.learning_rate; the state of step "
+            f"{self.progress.step} is kept in {self.store.folder}",
+        )
+
+
+def _counter_seed(seed: int, step: int) -> int:
+    return int(files.digest([seed, step])[:15], 16)
