@@ -24,8 +24,8 @@ def check(study: Study, *, warn_only: bool = False) -> None:
     from zpdbench.curriculum import registry
 
     registry.check(study)
-    for name in study.benchmarks:
-        definition.load(name)
+    for name, benchmark in study.benchmarks.items():
+        definition.load(benchmark.definition or name)
     try:
         _check_machine(study)
     except UserError as error:

@@ -161,12 +161,21 @@ class Benchmark(Section):
         int | None, Field(gt=0, description="items at the steps before; none: final only")
     ] = None
     items_per: Literal["benchmark", "task"] = "benchmark"
+    definition: Annotated[
+        str | None, Field(description="a YAML file that defines it; else the one of its name")
+    ] = None
+    revision: Annotated[
+        str | None, Field(pattern=r"^[0-9a-f]{40}$", description="the hub data set's commit")
+    ] = None
     tasks: Annotated[list[str] | None, Field(description="only these tasks or subjects")] = None
     num_fewshot: Annotated[int | None, Field(ge=0, description="the harness's if not said")] = None
     max_tokens: Annotated[int | None, Field(gt=0, description="the harness's if not said")] = None
     samples: Positive = 1
     temperature: Annotated[float, Field(ge=0)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    self_consistency: Annotated[
+        bool, Field(description="one verdict an item: the samples' most frequent answer")
+    ] = False
 
     @model_validator(mode="after")
     def _interim_within(self) -> Self:
@@ -174,6 +183,10 @@ class Benchmark(Section):
             raise ValueError("interim_items: must not be larger than items")
         if self.samples > 1 and self.temperature == 0:
             raise ValueError("samples: more than one needs a temperature above 0")
+        if self.self_consistency and self.samples == 1:
+            raise ValueError("self_consistency: needs more than one of samples")
+        if self.source == "hub" and self.revision is None:
+            raise ValueError("revision: is missing; pin the hub data set's commit")
         return self
 
 

@@ -1,0 +1,215 @@
+"""From an answer to a verdict, for everything but programs, which a sandbox judges.
+
+Source of extraction and comparison: EleutherAI/lm-evaluation-harness 0.4.13, task `gsm8k`
+(filters strict-match and flexible-extract, metric exact_match) and `multiple_choice` tasks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+TIE_MARGIN = 1e-4
+"""Nats within which two log-likelihoods are not told apart across machines and batches."""
+
+_STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
+_FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
+_MARK = "#### "
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an answer came to.
+
+    Attributes:
+        correct: 0 or 1.
+        status: `ok`, `no_answer`, `tie`, or a program's `passed`, `failed`, `timeout`, ...
+        extracted: what was taken for the answer; ``""`` if nothing, and for code.
+        correct_flexible: 0 or 1 by the lenient extraction, where there is one.
+        correct_norm: 0 or 1 by log-likelihood per character, where the harness reports that.
+        prediction: the answer as it is compared with the gold.
+    """
+
+    correct: float
+    status: str
+    extracted: str
+    correct_flexible: float | None = None
+    correct_norm: float | None = None
+    prediction: str = ""
+
+
+def normalise_number(text: str) -> str:
+    """Text as `exact_match` compares it: no commas, dollars, reasoning before '#### ', final stop.
+
+    The harness removes by regular expressions; `(?s).*#### ` is written as a search from the
+    right, which is the same and linear.
+    """
+    text = text.replace(",", "").replace("$", "")
+    at = text.rfind(_MARK)
+    if at >= 0:
+        text = text[at + len(_MARK) :]
+    return re.sub(r"\.$", "", text).lower()
+
+
+def strict_number(text: str) -> str:
+    """The first '#### number' of an answer, normalised; ``""`` if there is none."""
+    match = _STRICT.search(text)
+    return normalise_number(match.group(1).strip()) if match else ""
+
+
+def flexible_number(text: str) -> str:
+    """The last thing that looks like a number, normalised; ``""`` if there is none."""
+    last = None
+    for last in _FLEXIBLE.finditer(text):  # noqa: B007
+        pass
+    return normalise_number((last.group(1) or last.group(2)).strip()) if last else ""
+
+
+def judge_number(text: str, gold: str) -> Verdict:
+    """GSM8K: strict extraction decides, the flexible one stands beside it."""
+    # An answer of punctuation alone normalises to "": that was extracted, and it is wrong.
+    strict = strict_number(text)
+    found = _STRICT.search(text) is not None
+    return Verdict(
+        correct=float(found and strict == gold),
+        status="ok" if found else "no_answer",
+        extracted=strict,
+        correct_flexible=float(flexible_number(text) == gold),
+        prediction=strict,
+    )
+
+
+def number_gold(doc: Mapping[str, Any]) -> str:
+    """GSM8K's reference number, normalised."""
+    return normalise_number(doc["answer"])
+
+
+def judge_letter(text: str, gold: str, letters: str = "ABCD") -> Verdict:
+    """MMLU in published generations: the text is the letter; the gold is the choice's index."""
+    letter = text.strip()
+    if len(letter) != 1 or letter not in letters:
+        return Verdict(0.0, "no_answer", "")
+    index = str(letters.index(letter))
+    return Verdict(float(index == gold), "ok", letter, prediction=index)
+
+
+def judge_index(text: str, gold: str, choices: int) -> Verdict:
+    """KoBEST in published generations: the text is the 0-based index of the choice."""
+    index = text.strip()
+    if index not in {str(i) for i in range(choices)}:
+        return Verdict(0.0, "no_answer", "")
+    return Verdict(float(index == gold), "ok", index, prediction=index)
+
+
+def judge_choice(
+    logprobs: Sequence[float], gold: str, choices: Sequence[str], *, norm: bool = False
+) -> Verdict:
+    """The choice of the largest summed log-likelihood; of equal ones the first.
+
+    Args:
+        logprobs: one a choice, nats.
+        gold: the right choice's 0-based index.
+        choices: the choices' texts without delimiter (their lengths are in characters).
+        norm: also compare log-likelihood per character (the harness's acc_norm).
+
+    Raises:
+        ValueError: not one number a choice.
+    """
+    if len(logprobs) != len(choices) or any(p != p for p in logprobs):
+        raise ValueError(f"{len(logprobs)} log-likelihoods of {len(choices)} choices: {logprobs}")
+    best = max(range(len(choices)), key=lambda i: (logprobs[i], -i))
+    tied = any(i != best and logprobs[best] - p <= TIE_MARGIN for i, p in enumerate(logprobs))
+    by_length = None
+    if norm:
+        per_character = [p / len(c) for p, c in zip(logprobs, choices, strict=True)]
+        first = max(range(len(choices)), key=lambda i: (per_character[i], -i))
+        by_length = float(str(first) == gold)
+    return Verdict(
+        correct=float(str(best) == gold),
+        status="tie" if tied else "ok",
+        extracted=str(best),
+        correct_norm=by_length,
+        prediction=str(best),
+    )
+
+
+# -- programs -----------------------------------------------------------------------------------
+
+_PLUS_TEST = '''
+import copy
+import math
+
+inf, nan = math.inf, math.nan
+REFERENCE = {reference!r}
+INPUTS = {inputs!r}
+TOLERANCE = {tolerance!r}
+
+
+def _is_float(value):
+    if isinstance(value, float):
+        return True
+    return isinstance(value, (list, tuple)) and bool(value) and all(
+        isinstance(v, float) for v in value
+    )
+
+
+def _close(actual, expected, tolerance):
+    if isinstance(expected, (list, tuple)):
+        if not isinstance(actual, (list, tuple)) or len(actual) != len(expected):
+            return False
+        return all(_close(a, e, tolerance) for a, e in zip(actual, expected))
+    number = (int, float, complex)
+    if not isinstance(actual, number) or not isinstance(expected, number):
+        return False
+    if actual == expected:
+        return True
+    difference = abs(actual - expected)
+    return difference <= tolerance + 1e-7 * abs(expected) and difference != math.inf
+
+
+def check(candidate):
+    scope = {{}}
+    exec(REFERENCE, scope)
+    reference = scope[{entry_point!r}]
+    for arguments in INPUTS:
+        expected = reference(*copy.deepcopy(arguments))
+        actual = candidate(*copy.deepcopy(arguments))
+        if {entry_point!r} == "find_zero":
+            value = sum(c * math.pow(actual, i) for i, c in enumerate(arguments[0]))
+            assert abs(value) <= TOLERANCE
+            continue
+        tolerance = 1e-6 if TOLERANCE == 0 and _is_float(expected) else TOLERANCE
+        if actual == expected:
+            continue
+        assert tolerance != 0
+        assert type(actual) == type(expected)
+        assert _close(actual, expected, tolerance)
+'''
+
+
+def program_test(doc: Mapping[str, Any]) -> str:
+    """The source that defines `check(candidate)` for a document.
+
+    HumanEval's own test, or, where a document has inputs and a reference solution instead
+    (HumanEval+), one that compares results: equal, or within the tolerance where there is one
+    (absolute `atol`, 1e-6 for floats, relative 1e-7) and of the same type; `find_zero` by its
+    residue. Source of the latter's rule: EvalPlus 0.3.1, `unsafe_execute`.
+    """
+    if "test" in doc:
+        return doc["test"]
+    inputs = [*doc["base_input"], *doc["plus_input"]]
+    return _PLUS_TEST.format(
+        reference=doc["prompt"] + doc["canonical_solution"],
+        inputs=inputs,
+        tolerance=doc["atol"],
+        entry_point=doc["entry_point"],
+    )
+
+
+JUDGES: dict[str, Callable[..., Verdict]] = {
+    "number": judge_number,
+    "letter": judge_letter,
+    "index": judge_index,
+}

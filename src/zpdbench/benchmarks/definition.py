@@ -1,0 +1,254 @@
+"""A benchmark's definition: read from YAML, checked, found by name or by entry point."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property, lru_cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from zpdbench import files
+from zpdbench.errors import UserError
+
+ENTRY_POINTS = "zpdbench.benchmarks"
+"""Group of the entry points that name further benchmarks: each loads to a YAML file's path."""
+
+FOLDER = Path(__file__).parent / "definitions"
+TARGET_DELIMITER = " "
+FEWSHOT_DELIMITER = "\n\n"
+HARNESS = "lm-evaluation-harness 0.4.13"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Hub(_Part):
+    """A data set of the Hugging Face hub; `{task}` in `config` stands for the task's name."""
+
+    repo: str
+    config: str | None = None
+    splits: dict[str, str]
+
+
+class Task(_Part):
+    """One task (subject) of a benchmark. Templates are Jinja over a document's fields."""
+
+    text: str
+    description: str = ""
+    target: Annotated[str, Field(description="a shot's answer; of a choice task the gold's")] = ""
+    choices: list[str] = []
+    gold: Annotated[str, Field(description="the right choice's 0-based index")] = ""
+    content: Annotated[str, Field(description="what contamination looks for")] = ""
+    fields: list[str] = []
+    metrics: list[str] | None = None
+    files: dict[str, str] = {}
+    hub: Hub | None = None
+
+
+class Definition(_Part):
+    """A benchmark: its tasks, and what they have in common."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    version: str
+    harness: Annotated[str | None, Field(description="the harness's task that it equals")] = None
+    language: Literal["en", "ko"]
+    kind: Literal["generate", "choice"]
+    answer: Annotated[str, Field(description="how an answer is judged: a name, or module:function")]
+    loader: Annotated[str, Field(description="how its authors' file is read: a name, or module:fn")]
+    num_fewshot: Annotated[int, Field(ge=0)] = 0
+    fewshot: Annotated[
+        Literal["none", "first", "sample"],
+        Field(description="no shots; the split's first; or drawn for each document"),
+    ] = "none"
+    fewshot_split: str = "train"
+    stop: list[str] = []
+    max_tokens: Annotated[int, Field(ge=0)] = 0
+    metrics: list[str]
+    template: Annotated[dict[str, Any], Field(description="defaults of every task")] = {}
+    tasks: dict[str, Task] = {}
+    groups: dict[str, list[str]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inherit(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        template = value.get("template") or {}
+        tasks = {k: {**template, **(v or {})} for k, v in (value.get("tasks") or {}).items()}
+        for members in (value.get("groups") or {}).values():
+            for name in members:
+                tasks.setdefault(name, dict(template))
+        return {**value, "tasks": dict(sorted(tasks.items()))}
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if not self.tasks:
+            raise ValueError("tasks: at least one is needed")
+        for name, task in self.tasks.items():
+            if self.kind == "choice" and not (task.choices and task.gold):
+                raise ValueError(f"tasks.{name}: a choice task needs choices and gold")
+            if self.kind == "generate" and not self.max_tokens:
+                raise ValueError("max_tokens: is needed where text is generated")
+        return self
+
+    @property
+    def open(self) -> bool:
+        """Whether the template serves tasks of any name."""
+        return "text" in self.template
+
+    def task(self, name: str) -> Task:
+        """The task of that name, or the template's where the benchmark is open.
+
+        Raises:
+            UserError: there is no such task.
+        """
+        if name in self.tasks:
+            return self.tasks[name]
+        if self.open:
+            return Task.model_validate(self.template)
+        raise UserError(
+            f"benchmark {self.name} has no task {name!r}", fix=f"one of {', '.join(self.tasks)}"
+        )
+
+    def task_of(self, doc: Mapping[str, Any]) -> str:
+        """The name of the task that a document belongs to, by `task`, `subject` or its fields.
+
+        Raises:
+            UserError: none fits.
+        """
+        for key in ("task", "subject"):
+            if key in doc and (doc[key] in self.tasks or self.open):
+                return str(doc[key])
+        if len(self.tasks) == 1:
+            return next(iter(self.tasks))
+        for name, task in self.tasks.items():
+            if task.fields and set(task.fields) == set(doc) - {"id", "task"}:
+                return name
+        raise UserError(f"no task of {self.name} has the fields {', '.join(sorted(doc))}")
+
+    def group_of(self, task: str) -> str:
+        """The group that a task is in (MMLU's `stem`, say), else ``""``."""
+        return next((g for g, members in self.groups.items() if task in members), "")
+
+    def task_metrics(self, task: str) -> list[str]:
+        """The metrics of a task, the headline one first."""
+        return self.task(task).metrics or self.metrics
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest (hex) of everything that reaches a prompt or a verdict."""
+        return files.digest(
+            self.model_dump(mode="json", exclude={"tasks": {"__all__": {"files", "hub"}}})
+        )
+
+    def template_id(self, task: str, *, num_fewshot: int, chat: bool) -> str:
+        """What every row records of how its prompt was made: `name@version+hash`."""
+        part = files.digest(
+            [
+                self.task(task).model_dump(mode="json", exclude={"files", "hub", "content"}),
+                [self.version, self.kind, self.fewshot, self.fewshot_split, self.answer],
+                [num_fewshot, chat],
+            ]
+        )
+        return f"{self.name}@{self.version}+{part[:12]}"
+
+
+def resolve(kind: str, name: str, known: Mapping[str, Any]) -> Any:
+    """A function by its short name in `known`, or as `module:function`.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name in known:
+        return known[name]
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"no {kind} {name!r}", fix=f"one of {', '.join(known)}, or module:function"
+        ) from error
+
+
+def read(path: str | Path) -> Definition:
+    """Read and check one definition.
+
+    Raises:
+        UserError: unreadable, no YAML, or not a definition.
+    """
+    path = Path(path)
+    try:
+        value = yaml.safe_load(path.read_text("utf-8"))
+        return Definition.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(p) for p in first["loc"])
+        raise UserError(
+            f"{key + ': ' if key else ''}{first['msg'].removeprefix('Value error, ')}",
+            where=str(path),
+            fix="docs/benchmarks.md shows a definition",
+        ) from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(
+            f"no readable benchmark definition ({error.__class__.__name__})",
+            where=str(path),
+            fix="give a UTF-8 YAML file",
+        ) from error
+
+
+@lru_cache
+def _paths() -> dict[str, Path]:
+    paths = {p.stem: p for p in sorted(FOLDER.glob("*.yaml"))}
+    for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda p: p.name):
+        if point.name in paths:
+            raise UserError(
+                f"two benchmarks are called {point.name!r}", fix=f"rename {point.value}"
+            )
+        paths[point.name] = Path(point.load())
+    return paths
+
+
+def names() -> list[str]:
+    """The benchmarks that there are, those of entry points included."""
+    return list(_paths())
+
+
+@lru_cache
+def load(name: str) -> Definition:
+    """The benchmark of that name, or of that YAML file.
+
+    Raises:
+        UserError: there is none, or its definition is wrong.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else _paths().get(name)
+    if path is None:
+        raise UserError(
+            f"no benchmark {name!r}",
+            fix=f"one of {', '.join(names())}, or a .yaml file",
+        )
+    return read(path)
+
+
+@lru_cache
+def find(name: str) -> tuple[Definition, str | None]:
+    """A benchmark by its own name, or by a task's: (definition, task or None for all tasks).
+
+    Raises:
+        UserError: neither a benchmark nor a task is called so.
+    """
+    if name in names() or name.endswith((".yaml", ".yml")):
+        definition = load(name)
+        only = list(definition.tasks)
+        return definition, only[0] if len(only) == 1 and not definition.open else None
+    for benchmark in names():
+        definition = load(benchmark)
+        if name in definition.tasks:
+            return definition, name
+    known = [n for n in names() if n != "kobest"] + list(load("kobest").tasks)
+    raise UserError(f"no benchmark {name!r}", fix=f"one of {', '.join(sorted(known))}")

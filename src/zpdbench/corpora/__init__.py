@@ -1,0 +1,1 @@
+"""Stage: instruction corpora and benchmark items."""

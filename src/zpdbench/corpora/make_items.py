@@ -1,0 +1,110 @@
+"""`zpdbench make-items`: a benchmark's items as they will be asked, as Parquet."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from zpdbench import study as studies
+from zpdbench.benchmarks import Definition, items, load, loaders
+from zpdbench.benchmarks.loaders import Docs
+from zpdbench.errors import UserError
+
+
+def main(args: argparse.Namespace) -> None:
+    """Write `args.out` for `args.benchmark` of `args.study`."""
+    study = studies.load(args.study)
+    made = items_of(study, args.benchmark)
+    items.write(args.out, args.benchmark, made)
+    interim = sum(item.interim for item in made)
+    print(
+        f"{args.benchmark}: {len(made)} items of {len({i.task for i in made})} tasks, "
+        f"{interim} of them also on the way; template {made[0].template}"
+    )
+
+
+def definition_of(study: studies.Study, benchmark: str) -> Definition:
+    """The definition that a study's benchmark uses: its `definition:` file, or the one so called.
+
+    Raises:
+        UserError: there is none.
+    """
+    return load(study.benchmarks[benchmark].definition or benchmark)
+
+
+def items_of(study: studies.Study, benchmark: str) -> list[items.Item]:
+    """Load and render a study's benchmark.
+
+    Raises:
+        UserError: a file is missing or malformed, or more is asked than there is.
+    """
+    section = study.benchmarks[benchmark]
+    definition = definition_of(study, benchmark)
+    shots = definition.num_fewshot if section.num_fewshot is None else section.num_fewshot
+    docs, pools = _documents(study, benchmark, definition, with_pool=shots > 0)
+    if section.tasks is not None:
+        if missing := sorted(set(section.tasks) - set(docs)):
+            raise UserError(
+                f"benchmarks.{benchmark}.tasks: no {missing[0]!r}",
+                fix=f"one of {', '.join(docs)}",
+            )
+        docs = {task: docs[task] for task in docs if task in section.tasks}
+    return items.make_items(
+        definition,
+        docs,
+        pools,
+        num_fewshot=section.num_fewshot,
+        max_tokens=section.max_tokens,
+        chat=study.generations.apply_chat_template,
+        items=section.items,
+        interim_items=section.interim_items,
+        items_per=section.items_per,
+    )
+
+
+def _documents(
+    study: studies.Study, benchmark: str, definition: Definition, *, with_pool: bool
+) -> tuple[Docs, Docs]:
+    section = study.benchmarks[benchmark]
+    split = definition.fewshot_split
+    if section.source == "embedded":
+        if with_pool:
+            raise UserError(
+                f"benchmarks.{benchmark}.num_fewshot: embedded items have no shots",
+                fix="set num_fewshot: 0",
+            )
+        from zpdbench.embedded import benchmark_docs
+
+        docs: Docs = {}
+        for doc in benchmark_docs(definition.name, section.items or 100):
+            task = definition.task_of(doc)
+            members = docs.setdefault(task, [])
+            plain = {k: v for k, v in doc.items() if k != "task"}
+            # Generated problems may share a description; their place is a name of its own.
+            if "task_id" in plain:
+                plain["task_id"] = f"embedded/{len(members)}"
+            members.append(plain)
+        return dict(sorted(docs.items())), {}
+    tasks = section.tasks or list(definition.tasks)
+    if section.source == "hub":
+        revision = section.revision
+
+        def fetch(wanted: str) -> Docs:
+            return {t: loaders.load_hub(definition, t, wanted, revision) for t in tasks}
+
+        return fetch("test"), fetch(split) if with_pool else {}
+    root = Path(study.data_folder)
+    return (
+        _read(definition, tasks, root, "test"),
+        _read(definition, tasks, root, split) if with_pool else {},
+    )
+
+
+def _read(definition: Definition, tasks: list[str], root: Path, split: str) -> Docs:
+    docs: Docs = {}
+    for name in tasks:
+        path = definition.task(name).files.get(split)
+        if path is None:
+            raise UserError(f"{definition.name} names no file of its split {split!r}")
+        docs.update(loaders.load_file(definition, root / path, name))
+    return docs
