@@ -27,7 +27,7 @@ venv: .venv/installed ## .venv with everything, each package checked by hash
 	# The lock is complete, so nothing is resolved: what others ask for and overrides.txt drops stays out.
 	UV_DEFAULT_INDEX="$$($(BIN)/python -m pip config get global.index-url 2>/dev/null || true)"; \
 	export UV_DEFAULT_INDEX; test -n "$$UV_DEFAULT_INDEX" || unset UV_DEFAULT_INDEX; \
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes $(TORCH) -r envs/all.txt; \
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --no-deps --require-hashes $(TORCH) -r envs/all.txt; \
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $@
 
