@@ -82,12 +82,22 @@ class RmsNorm(nn.Module):
 class Linear(nn.Linear):
     """A linear layer that computes in its weight's type and answers in its input's."""
 
+    def reset_parameters(self) -> None:
+        """Nothing: weights are loaded, and drawing them on `meta` would import the compiler."""
+
     def forward(self, x: Tensor) -> Tensor:
         """(tokens, in) -> (tokens, out)."""
         if x.dtype == self.weight.dtype:
             return F.linear(x, self.weight, self.bias)
         bias = None if self.bias is None else self.bias.to(self.weight.dtype)
         return F.linear(x.to(self.weight.dtype), self.weight, bias).to(x.dtype)
+
+
+class Embedding(nn.Embedding):
+    """Token embeddings, loaded and never drawn."""
+
+    def reset_parameters(self) -> None:
+        """Nothing: see `Linear`."""
 
 
 class Attention(nn.Module):
@@ -160,7 +170,7 @@ class Body(nn.Module):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(shape.vocab_size, shape.hidden_size)
+        self.embed_tokens = Embedding(shape.vocab_size, shape.hidden_size)
         self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
         self.norm = RmsNorm(shape.hidden_size, shape.eps)
 
