@@ -7,7 +7,8 @@ Source of extraction and comparison: EleutherAI/lm-evaluation-harness 0.4.13, ta
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,9 +136,20 @@ def judge_choice(
     )
 
 
+def majority(answers: Iterable[str]) -> str:
+    """The most frequent answer; of equally frequent ones the first given (self-consistency).
+
+    Source: Wang et al. 2023, "Self-Consistency Improves Chain of Thought Reasoning"; the rule for
+    ties is the harness's `majority_vote`. Unlike there, answers that could not be extracted
+    (``""``) have no vote; ``""`` is the result only where nothing could be.
+    """
+    votes = Counter(a for a in answers if a)
+    return votes.most_common(1)[0][0] if votes else ""
+
+
 # -- programs -----------------------------------------------------------------------------------
 
-_PLUS_TEST = '''
+_PLUS_TEST = """
 import copy
 import math
 
@@ -186,7 +198,7 @@ def check(candidate):
         assert tolerance != 0
         assert type(actual) == type(expected)
         assert _close(actual, expected, tolerance)
-'''
+"""
 
 
 def program_test(doc: Mapping[str, Any]) -> str:
@@ -206,10 +218,3 @@ def program_test(doc: Mapping[str, Any]) -> str:
         tolerance=doc["atol"],
         entry_point=doc["entry_point"],
     )
-
-
-JUDGES: dict[str, Callable[..., Verdict]] = {
-    "number": judge_number,
-    "letter": judge_letter,
-    "index": judge_index,
-}

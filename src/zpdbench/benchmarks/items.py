@@ -101,7 +101,7 @@ def make_items(
                 gold = gold_of(definition, task, doc)
             except (KeyError, ValueError) as error:
                 raise UserError(f"{definition.name} {name}: {error}") from error
-            fields = {
+            fields: dict[str, Any] = {
                 "item_id": name,
                 "task": task,
                 "kind": definition.kind,
@@ -116,9 +116,7 @@ def make_items(
                 "template": template,
             }
             # Being asked on the way does not change an item: its answers stay in the cache.
-            result.append(
-                Item(**fields, interim=row < interim[task], digest=files.digest(fields))
-            )
+            result.append(Item(**fields, interim=row < interim[task], digest=files.digest(fields)))
     seen = set()
     for item in result:
         if item.item_id in seen:
@@ -127,9 +125,7 @@ def make_items(
     return result
 
 
-def _quota(
-    name: str, sizes: Mapping[str, int], wanted: int | None, per: str
-) -> dict[str, int]:
+def _quota(name: str, sizes: Mapping[str, int], wanted: int | None, per: str) -> dict[str, int]:
     """How many items each task gives: all, so many each, or an even share of a total."""
     if wanted is None:
         return dict(sizes)
