@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from zpdbench import files
+from zpdbench import files, grid
 from zpdbench.errors import UserError
 from zpdbench.statistics import effects, metrics, tables
 
@@ -22,37 +24,72 @@ CURVES = (
 LEVEL = 0.95
 
 
-def scores(table: pl.DataFrame) -> pl.DataFrame:
-    """All metrics of all runs and steps, on all items asked there and on the interim subset.
+def scores(table: pl.DataFrame, subset: pl.DataFrame | None = None) -> pl.DataFrame:
+    """All metrics of all runs and steps, on all items asked and on the interim subset.
+
+    Args:
+        table: checked verdicts, as `tables.read_scores` returns them.
+        subset: benchmark task item_id of the fixed interim subset; None: what this table's runs
+            were asked before their last step.
 
     Returns:
-        SCORES' columns. `items` is `full` where a step was asked everything, `subset` where the
-        fixed interim subset only; the last step and the untuned base have both, because a curve
-        compares the same items.
+        SCORES' columns. `items` is `full` at a run's last step and for the untuned base, and
+        `subset` at every step of a benchmark that is also evaluated on the way: a curve compares
+        the same items, so the last step and the base have both.
     """
-    subset = metrics.interim_items(table)
-    everything = metrics.task_scores(table)
-    if subset.is_empty():
-        return everything.with_columns(pl.lit("full").alias("items")).select(SCORES)
-    part = metrics.task_scores(
-        table.join(subset, on=["benchmark", "task", "item_id"], how="semi")
-    ).with_columns(pl.lit("subset").alias("items"))
-    # Where a step asked no more than the subset, the two are one.
-    key = [*metrics.POINT, "task", "metric"]
-    sizes = part.select(*key, pl.col("n_items").alias("_subset"))
-    full = (
-        everything.join(sizes, on=key, how="left")
-        .filter(pl.col("_subset").is_null() | (pl.col("_subset") != pl.col("n_items")))
-        .drop("_subset")
-        .with_columns(pl.lit("full").alias("items"))
-    )
-    _check_same_items(part)
-    # Which rows are of the last step decides what a lone full row is: asked in full.
-    return (
-        pl.concat([part, full])
-        .select(SCORES)
-        .sort(*metrics.POINT, "items", pl.col("task") != "all", "task", "metric")
-    )
+    if subset is None:
+        subset = metrics.interim_items(table)
+    last = table.group_by(*metrics.RUN, "benchmark").agg(pl.col("step").max())
+    full = metrics.task_scores(
+        table.join(last, on=[*metrics.RUN, "benchmark", "step"], how="semi")
+    ).with_columns(pl.lit("full").alias("items"))
+    parts = [full]
+    if not subset.is_empty():
+        part = table.join(subset, on=["benchmark", "task", "item_id"], how="semi")
+        if not part.is_empty():
+            parts.append(metrics.task_scores(part).with_columns(pl.lit("subset").alias("items")))
+    return _sorted(pl.concat(parts).select(SCORES))
+
+
+def scores_of_files(paths: Sequence[str | Path]) -> pl.DataFrame:
+    """`scores` of many files, one in memory at a time; the bases come last for the subset.
+
+    Raises:
+        UserError: as `tables.read_scores`; a run in two files; runs asked different items.
+    """
+    parts: list[pl.DataFrame] = []
+    subset: pl.DataFrame | None = None
+    bases: list[pl.DataFrame] = []
+    owner: dict[tuple[str, ...], str] = {}
+    for path in paths:
+        table = tables.read_scores([path])
+        runs = table.select(pl.col(c).cast(pl.String) for c in metrics.RUN).unique()
+        for run in sorted(runs.iter_rows()):
+            if run in owner:
+                raise UserError(
+                    f"the run {'/'.join(run)} is also in {owner[run]}",
+                    where=str(path),
+                    fix="give each run once",
+                )
+            owner[run] = str(path)
+        tuned = table.filter(pl.col("condition") != grid.BASE)
+        untuned = table.filter(pl.col("condition") == grid.BASE)
+        if not untuned.is_empty():
+            bases.append(untuned)
+        if not tuned.is_empty():
+            items = metrics.interim_items(tuned)
+            parts.append(scores(tuned, items))
+            new = items if subset is None else items.join(subset, on="benchmark", how="anti")
+            subset = new if subset is None else pl.concat([subset, new])
+    for untuned in bases:
+        parts.append(scores(untuned, subset))
+    result = _sorted(pl.concat(parts))
+    _check_same_items(result)
+    return result
+
+
+def _sorted(table: pl.DataFrame) -> pl.DataFrame:
+    return table.sort(*metrics.POINT, "items", pl.col("task") != "all", "task", "metric")
 
 
 def curves(run_scores: pl.DataFrame, *, expected_seeds: int | None = None) -> list[list[Any]]:
@@ -99,8 +136,7 @@ def curves(run_scores: pl.DataFrame, *, expected_seeds: int | None = None) -> li
 
 def main(args: argparse.Namespace) -> None:
     """Entry of the verb: args.study (or None), args.out_scores, args.out_curves, args.scores."""
-    table = tables.read_scores(args.scores)
-    result = scores(table)
+    result = scores_of_files(args.scores)
     expected = None
     if getattr(args, "study", None):
         from zpdbench.statistics import settings
@@ -114,18 +150,23 @@ def _sortable(value: Any) -> Any:
     return value if isinstance(value, int) else str(value)
 
 
-def _check_same_items(part: pl.DataFrame) -> None:
+def _check_same_items(result: pl.DataFrame) -> None:
     sizes = (
-        part.filter(pl.col("task") == "all")
-        .group_by("benchmark", "metric")
+        result.filter(
+            (pl.col("task") == "all")
+            & (pl.col("condition") != grid.BASE)
+            & ~pl.col("metric").str.starts_with("count_")
+        )
+        .group_by("benchmark", "metric", "items")
         .agg(pl.col("n_items").min().alias("least"), pl.col("n_items").max().alias("most"))
-        .filter((pl.col("least") != pl.col("most")) & ~pl.col("metric").str.starts_with("count_"))
-        .sort("benchmark", "metric")
+        .filter(pl.col("least") != pl.col("most"))
+        .sort("benchmark", "metric", "items")
     )
     if not sizes.is_empty():
         row = sizes.row(0, named=True)
+        which = "at their last step" if row["items"] == "full" else "on the way"
         raise UserError(
-            f"{row['benchmark']}: runs were asked {row['least']} to {row['most']} of the interim "
-            "items, a curve needs the same ones everywhere",
+            f"{row['benchmark']}: runs were asked {row['least']} to {row['most']} items {which}, "
+            "but they are compared on the same ones",
             fix="generate and score the runs from one items file",
         )
