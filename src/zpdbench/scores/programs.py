@@ -6,6 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from zpdbench.sandbox import Limits, Pool, Program
 
 REMEMBERED = frozenset({"passed", "failed"})
 """A time-out or a killed process says something of the machine too: it is tried again."""
+
+LIMITS = replace(Limits(), message_bytes=64 << 20)
+"""HumanEval+ has solutions whose results are lists of a million numbers."""
 
 AUTHORS_SECONDS = 3.0
 """HumanEval's authors give each program 3 seconds."""
@@ -58,7 +62,7 @@ def judge(
     waiting = {program.key: program for program in programs}
     # A program that passed or failed in time does so under any limit; a limit that the user set is
     # part of what was asked.
-    context = _digest([_sandbox_digest(), seconds, floor, sorted(waive)])
+    context = _digest([_sandbox_digest(), LIMITS.as_message(), seconds, floor, sorted(waive)])
     statuses: dict[str, str] = {}
     if cache is not None:
         for key in list(waiting):
@@ -72,7 +76,7 @@ def judge(
     limit = seconds or _calibrated(references, floor, waive, cache)
     todo = list(waiting.values())
     with (
-        Pool(min(workers, len(todo)), Limits().with_time(limit), waive) as pool,
+        Pool(min(workers, len(todo)), LIMITS.with_time(limit), waive) as pool,
         track("programs", len(todo), "programs") as progress,
     ):
 
@@ -100,7 +104,7 @@ def _calibrated(
             return float(json.loads(path.read_text("utf-8"))["seconds"])
         except (OSError, ValueError, KeyError, TypeError):
             pass
-    seconds = sandbox.calibrate(references, waive=waive, **least)
+    seconds = sandbox.calibrate(references, limits=LIMITS, waive=waive, **least)
     if path is not None:
         files.write_text(path, json.dumps({"seconds": seconds}) + "\n")
     return seconds
