@@ -14,7 +14,7 @@ LAYERS: list[set[str]] = [
     {"files", "progress", "hypotheses"},
     {"grid"},
     {"study"},
-    {"resources", "schema"},
+    {"resources", "schema", "records"},
     {"benchmarks", "sandbox", "engines", "curriculum"},
     {"embedded"},
     {

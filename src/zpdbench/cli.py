@@ -30,6 +30,8 @@ class Verb:
     help: str
     module: str
     arguments: tuple[Argument, ...] = field(default=())
+    recorded: bool = True
+    """Whether a job of the workflow records what it read and wrote (see `records`)."""
 
 
 def _arg(*flags: str, **options: Any) -> Argument:
@@ -180,7 +182,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; 0 on success, 2 on a user's mistake, the verb's own code otherwise."""
     args = build_parser().parse_args(argv)
     try:
-        return int(importlib.import_module(VERBS[args.verb].module).main(args) or 0)
+        code = int(importlib.import_module(VERBS[args.verb].module).main(args) or 0)
+        if code == 0 and VERBS[args.verb].recorded:
+            from zpdbench import records
+
+            records.write(args.verb, vars(args), sys.argv[1:] if argv is None else argv)
+        return code
     except UserError as error:
         print(f"zpdbench {args.verb}: {error}", file=sys.stderr)
         return EXIT_USER_ERROR

@@ -89,6 +89,10 @@ class Paths:
         """A figure, {results}/figures/{name}."""
         return f"{self.results}/figures/{name}"
 
+    def record(self, output: str) -> str:
+        """What a job recorded of itself; `output` is its first output's path below results."""
+        return f"{self.results}/records/{output}.json"
+
     def log(self, rule: str, *wildcards: str) -> str:
         """A rule's log; `wildcards` are names such as `model`."""
         return f"{self.results}/logs/{'/'.join((rule, *(f'{{{w}}}' for w in wildcards)))}.log"
