@@ -1,0 +1,1 @@
+"""Generations: a chunk's answers, cell by cell, by one engine."""
