@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from zpdbench.errors import UserError
 
@@ -76,7 +76,7 @@ class RmsNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(tokens, size) -> the same shape."""
-        return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
+        return functional.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
 
 
 class Linear(nn.Linear):
@@ -88,9 +88,9 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """(tokens, in) -> (tokens, out)."""
         if x.dtype == self.weight.dtype:
-            return F.linear(x, self.weight, self.bias)
+            return functional.linear(x, self.weight, self.bias)
         bias = None if self.bias is None else self.bias.to(self.weight.dtype)
-        return F.linear(x.to(self.weight.dtype), self.weight, bias).to(x.dtype)
+        return functional.linear(x.to(self.weight.dtype), self.weight, bias).to(x.dtype)
 
 
 class Embedding(nn.Embedding):
@@ -130,7 +130,9 @@ class Attention(nn.Module):
                 t = t.repeat_interleave(self.heads // t.shape[1], dim=1)
             return t
 
-        mixed = F.scaled_dot_product_attention(lay_out(q), lay_out(k), lay_out(v), is_causal=True)
+        mixed = functional.scaled_dot_product_attention(
+            lay_out(q), lay_out(k), lay_out(v), is_causal=True
+        )
         mixed = mixed.transpose(1, 2).reshape(rows * longest, self.heads * self.head_dim)
         return self.o_proj(mixed.index_select(0, batch.slots) if padded else mixed)
 
@@ -146,7 +148,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(tokens, hidden) -> (tokens, hidden)."""
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 class Layer(nn.Module):
@@ -252,7 +254,7 @@ def read_shape(folder: Path) -> Shape | None:
         return None
     heads = config["num_attention_heads"]
     return Shape(
-        model_type=kind,
+        model_type=str(kind),
         vocab_size=config["vocab_size"],
         hidden_size=config["hidden_size"],
         intermediate_size=config["intermediate_size"],
@@ -287,10 +289,10 @@ def load(folder: str | Path, dtype: torch.dtype = torch.float32, device: str = "
         model = Decoder(shape)
     state = {k: v for k, v in read_weights(folder).items() if not k.endswith("inv_freq")}
     if shape.tied:
-        state["lm_head.weight"] = state.get("lm_head.weight", state.get("model.embed_tokens.weight"))
+        state.setdefault("lm_head.weight", state.get("model.embed_tokens.weight", torch.empty(0)))
     wanted = model.state_dict()
     for name, value in wanted.items():
-        if name not in state or state[name] is None:
+        if name not in state:
             raise UserError(f"no weight {name}", where=str(folder), fix="make the checkpoint again")
         if state[name].shape != value.shape:
             raise UserError(

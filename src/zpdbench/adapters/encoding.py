@@ -97,13 +97,14 @@ class Encoder:
             if value:
                 self.special[name] = value
         end = self.special.get("eos_token")
-        self.end = self.tokenizer.token_to_id(end) if end else None
-        if self.end is None:
+        found = self.tokenizer.token_to_id(end) if end else None
+        if found is None:
             raise UserError(
                 "names no eos_token that the tokenizer has",
                 where=str(self.folder / "tokenizer_config.json"),
                 fix="a model must have an end token to be fine-tuned",
             )
+        self.end: int = found
         self.template = self._template(config)
 
     def _json(self, name: str) -> dict[str, Any]:
@@ -111,7 +112,9 @@ class Encoder:
         try:
             return json.loads(path.read_text("utf-8")) if path.exists() else {}
         except ValueError as error:
-            raise UserError("is no JSON", where=str(path), fix="make the checkpoint again") from error
+            raise UserError(
+                "is no JSON", where=str(path), fix="make the checkpoint again"
+            ) from error
 
     def _template(self, config: dict[str, Any]) -> str | None:
         path = self.folder / "chat_template.jinja"
@@ -265,5 +268,3 @@ def _compile(template: str) -> Callable[..., str]:
         return environment.from_string(template).render
     except TemplateError as error:
         raise UserError(f"the chat template does not compile ({error})") from error
-
-

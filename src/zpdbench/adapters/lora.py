@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from zpdbench.errors import UserError
 
@@ -24,18 +24,18 @@ class _LoraFunction(torch.autograd.Function):
     """`x W' + b + scale (x A') B'` with a frozen W: saves x and x A' only, one node a layer."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float
     ) -> Tensor:
         low = x @ a.T
-        y = F.linear(x, weight, bias)
+        y = functional.linear(x, weight, bias)
         y.addmm_(low, b.T, alpha=scale)
         ctx.save_for_backward(x, weight, a, b, low)
         ctx.scale = scale
         return y
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, a, b, low = ctx.saved_tensors
         d_low = (dy @ b).mul_(ctx.scale)
         dx = None
@@ -58,7 +58,8 @@ class LoraLinear(nn.Module):
         lora_b = nn.Linear(rank, base.out_features, bias=False)
         nn.init.kaiming_uniform_(lora_a.weight, a=math.sqrt(5))
         nn.init.zeros_(lora_b.weight)
-        self.lora_a, self.lora_b = lora_a.weight, lora_b.weight
+        self.lora_a = nn.Parameter(lora_a.weight.detach())
+        self.lora_b = nn.Parameter(lora_b.weight.detach())
 
     def forward(self, x: Tensor) -> Tensor:
         """(tokens, in) -> (tokens, out)."""
@@ -67,9 +68,9 @@ class LoraLinear(nn.Module):
             return _LoraFunction.apply(
                 x, weight, self.base.bias, self.lora_a, self.lora_b, self.scale
             )
-        dropped = F.dropout(x, self.dropout, self.training) if self.dropout else x
-        low = F.linear(dropped.to(weight.dtype), self.lora_a.to(weight.dtype))
-        high = F.linear(low, self.lora_b.to(weight.dtype)).to(x.dtype)
+        dropped = functional.dropout(x, self.dropout, self.training) if self.dropout else x
+        low = functional.linear(dropped.to(weight.dtype), self.lora_a.to(weight.dtype))
+        high = functional.linear(low, self.lora_b.to(weight.dtype)).to(x.dtype)
         return self.base(x) + high * self.scale
 
 
@@ -132,7 +133,7 @@ def tensors(layers: dict[str, LoraLinear]) -> dict[str, Tensor]:
 
 def config_text(base: str, targets: list[str], rank: int, alpha: float, dropout: float) -> str:
     """The adapter_config.json that PEFT and vLLM read; no path, no version, no date."""
-    config = {
+    config: dict[str, Any] = {
         "alpha_pattern": {},
         "auto_mapping": None,
         "base_model_name_or_path": base,

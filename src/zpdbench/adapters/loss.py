@@ -26,9 +26,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         need_hidden, need_head, _ = ctx.needs_input_grad
         d_hidden = torch.empty_like(hidden) if need_hidden else None
         d_head = torch.zeros_like(head, dtype=torch.float32) if need_head else None
@@ -56,7 +54,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return losses.sum(), losses
 
     @staticmethod
-    def backward(ctx: Any, d_total: Tensor, _: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, d_total: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         d_hidden, d_head = ctx.saved_tensors
         return (
             None if d_hidden is None else d_hidden * d_total,

@@ -1,8 +1,9 @@
 """A run's resumable state, in one safetensors file of the content-addressed cache.
 
 Tensors are the parameters and the optimiser's moments; everything else (step, what is left of the
-condition's block, the condition's memory, the trace so far) is JSON in the file's metadata. One file
-means one rename: a killed job finds the state of one moment or of the one before, never a mixture.
+condition's block, the condition's memory, the trace so far) is JSON in the file's metadata. One
+file means one rename: a killed job finds the state of one moment or of the one before, never a
+mixture.
 """
 
 from __future__ import annotations

@@ -220,7 +220,11 @@ def train(
     return (
         f"{model} {condition} s{seed}: {training.steps} steps in {seconds:.1f} s, "
         f"loss {progress.steps[0]['loss']:.3f} to {last:.3f}, {len(used)} distinct examples"
-        + (f", {facts['examples_cut']} cut at {training.max_tokens}" if facts["examples_cut"] else "")
+        + (
+            f", {facts['examples_cut']} cut at {training.max_tokens}"
+            if facts["examples_cut"]
+            else ""
+        )
     )
 
 

@@ -152,7 +152,7 @@ class Condition(ABC):
         """All that `block` remembers between calls, as JSON-able values."""
         return {}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:  # noqa: B027 - most remember nothing
         """Take back what `state` gave."""
 
 
