@@ -113,6 +113,9 @@ class Corpus(Section):
     probe: Annotated[int, Field(gt=0, description="held-out examples that tell competence")] = 256
     difficulty: Literal["reference"] = "reference"
     on_shortfall: Literal["error", "use_all"] = "error"
+    on_empty: Annotated[
+        Literal["error", "drop"], Field(description="examples with an empty response")
+    ] = "error"
     contamination: Literal["remove", "keep", "error"] = "remove"
     seed: Annotated[int, Field(ge=0)] = 0
 
