@@ -1,0 +1,179 @@
+"""make-checkpoint: one base model as a folder in Hugging Face's layout, with MANIFEST.json."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zpdbench import files, study
+from zpdbench.checkpoints import folders, sources, upscaling
+from zpdbench.errors import UserError
+from zpdbench.study import EmbeddedModel, GgufModel, HubModel, LocalModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# The tokenizer's training text is the same for all embedded models.
+_TOKENIZER_DOCUMENTS = 8000
+_TOKENIZER_EXAMPLES = 4000
+
+
+def main(args: argparse.Namespace) -> None:
+    """The verb. See `make`."""
+    spec = study.load(args.study).models.get(args.model)
+    if spec is None:
+        raise UserError(f"no model {args.model!r} under models:", where=str(args.study))
+    make(args.model, spec, Path(args.out), threads=args.threads)
+
+
+def make(
+    name: str,
+    spec: EmbeddedModel | GgufModel | LocalModel | HubModel,
+    out: Path,
+    *,
+    threads: int = 1,
+) -> dict[str, Any]:
+    """Make a base model's folder `out` and return its manifest.
+
+    Raises:
+        UserError: the source is missing, damaged or not supported.
+    """
+    start = time.monotonic()
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    with files.atomic_directory(out) as folder:
+        if isinstance(spec, EmbeddedModel):
+            facts = _embedded(name, spec, folder)
+        elif isinstance(spec, GgufModel):
+            facts = _package(spec, folder, threads)
+        else:
+            facts = _folder(spec, folder, threads)
+        config = folders.check(folder)
+        facts |= {
+            "model": name,
+            "source": spec.source,
+            "architecture": config["model_type"],
+            "layers": config["num_hidden_layers"],
+            "hidden_size": config["hidden_size"],
+            "vocabulary": config["vocab_size"],
+            "eos": config.get("eos_token_id"),
+            "chat_template": _has_chat_template(folder),
+        }
+        facts["parameters"] = _count_parameters(folder)
+        manifest = files.write_manifest(folder, facts)
+        files.write_text(
+            folder / "make.timing.json",
+            json.dumps({"seconds": round(time.monotonic() - start, 3)}) + "\n",
+        )
+    print(f"{name}: {facts['parameters']:,} parameters, {facts['layers']} layers, in {out}")
+    return manifest
+
+
+def _embedded(name: str, spec: EmbeddedModel, folder: Path) -> dict[str, Any]:
+    import torch
+
+    from zpdbench import embedded
+    from zpdbench.checkpoints import pretraining
+    from zpdbench.embedded import tokenizer as bpe
+
+    # One thread whatever is offered: sums in another order would give other weights.
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    texts = embedded.pretraining_texts(_TOKENIZER_DOCUMENTS)
+    texts += [(r["prompt"], r["response"]) for r in embedded.examples(_TOKENIZER_EXAMPLES)]
+    tokenizer = bpe.train(texts)
+    model = pretraining.build(
+        spec.architecture,
+        vocabulary=tokenizer.get_vocab_size(),
+        hidden_size=spec.hidden_size,
+        layers=spec.layers,
+        eos=tokenizer.token_to_id(bpe.END),
+        pad=tokenizer.token_to_id(bpe.PAD),
+        seed=spec.seed,
+    )
+    loss = pretraining.pretrain(model, tokenizer, steps=spec.steps, seed=spec.seed, title=name)
+    if spec.upscale is not None:
+        model = upscaling.upscale(model, spec.upscale.drop)
+        if spec.upscale.steps:
+            loss = pretraining.pretrain(
+                model,
+                tokenizer,
+                steps=spec.upscale.steps,
+                seed=spec.seed + 1,
+                title=f"{name}, deeper",
+            )
+    _save(model, folder)
+    bpe.save(tokenizer, folder, pretraining.CONTEXT)
+    return {"steps": spec.steps, "loss": float(f"{loss:.6g}")}
+
+
+def _package(spec: GgufModel, folder: Path, threads: int) -> dict[str, Any]:
+    path = sources.locate(spec)
+    import torch
+
+    torch.set_num_threads(threads)
+    model = sources.load_gguf(path)
+    if spec.upscale is not None:
+        model = _deeper(model, spec)
+    _save(model, folder)
+    for file_name, text in sources.gguf_tokenizer(path).items():
+        files.write_text(folder / file_name, text)
+    return {"origin": f"{spec.package}/{spec.file}", "origin_sha256": spec.sha256}
+
+
+def _folder(spec: LocalModel | HubModel, folder: Path, threads: int) -> dict[str, Any]:
+    if isinstance(spec, LocalModel):
+        source = sources.local_folder(spec)
+        facts = {"origin": source.name}
+    else:
+        source = sources.download(spec)
+        facts = {"origin": f"{spec.repo}@{spec.revision}"}
+    folders.check(source)
+    if spec.upscale is None:
+        sources.copy_folder(source, folder)
+        return facts
+    import torch
+
+    torch.set_num_threads(threads)
+    _save(_deeper(sources.load_folder(source), spec), folder)
+    for path in folders.kept_files(source):
+        if not (folder / path.name).exists() and "safetensors" not in path.name:
+            files.write_bytes(folder / path.name, path.read_bytes())
+    return facts
+
+
+def _deeper(model: PreTrainedModel, spec: GgufModel | LocalModel | HubModel) -> PreTrainedModel:
+    assert spec.upscale is not None
+    if spec.upscale.steps:
+        raise UserError(
+            "upscale.steps: only embedded models are trained on",
+            fix="set it to 0; fine-tuning follows",
+        )
+    return upscaling.upscale(model, spec.upscale.drop)
+
+
+def _save(model: PreTrainedModel, folder: Path) -> None:
+    model.save_pretrained(folder, safe_serialization=True)
+
+
+def _has_chat_template(folder: Path) -> bool:
+    if (folder / "chat_template.jinja").is_file():
+        return True
+    path = folder / "tokenizer_config.json"
+    return path.is_file() and "chat_template" in json.loads(path.read_text("utf-8"))
+
+
+def _count_parameters(folder: Path) -> int:
+    """Parameters as stored; a tied output table is stored once, and counts once."""
+    total = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        for tensor in folders.read_header(path).values():
+            count = 1
+            for extent in tensor["shape"]:
+                count *= extent
+            total += count
+    return total

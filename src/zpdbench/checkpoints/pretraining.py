@@ -1,0 +1,193 @@
+"""Pretraining of a mini model from scratch on one CPU thread, the same bytes every time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from zpdbench.progress import track
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedModel
+
+CONTEXT = 512
+"""Positions that a mini model is made for (tokens); the generated texts are far shorter."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What makes a model of a million parameters learn in a minute (all measured, docs/mini.md).
+
+    Attributes:
+        batch_tokens: padded tokens a step.
+        learning_rate: the peak; a short warm-up, then a cosine to a tenth.
+        prompt_weight: weight of a question's tokens in the loss (an answer's weigh 1).
+        initializer_range: standard deviation of the initial weights; 0.02 is for wide models.
+    """
+
+    rows: int = 8
+    width: int = 128
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.1
+    warmup: int = 30
+    prompt_weight: float = 0.2
+    initializer_range: float = 0.08
+
+
+RECIPE = Recipe()
+
+
+def build(
+    architecture: Literal["qwen2", "llama"],
+    *,
+    vocabulary: int,
+    hidden_size: int,
+    layers: int,
+    eos: int,
+    pad: int,
+    seed: int,
+    recipe: Recipe = RECIPE,
+) -> PreTrainedModel:
+    """A fresh float32 model; heads of size 32 (vLLM's smallest on CPU), tied embeddings."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+    kinds = {"qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}
+    make_config, make_model = kinds[architecture]
+    heads = hidden_size // 32
+    config = make_config(
+        vocab_size=vocabulary,
+        hidden_size=hidden_size,
+        intermediate_size=hidden_size * 3,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        initializer_range=recipe.initializer_range,
+        bos_token_id=None,
+        eos_token_id=eos,
+        pad_token_id=pad,
+        dtype="float32",
+    )
+    torch.manual_seed(seed)
+    model = make_model(config).float()
+    model.generation_config.do_sample = False
+    return model
+
+
+def encode(
+    tokenizer: Tokenizer, texts: Sequence[Sequence[str]], prompt_weight: float
+) -> list[tuple[list[int], list[float]]]:
+    """Token ids and loss weights of each document: (text,) or (prompt, response)."""
+    from zpdbench.embedded.tokenizer import END, conversation
+
+    given, learnt = [], []
+    for text in texts:
+        before, after = conversation(*text) if len(text) == 2 else ("", text[0] + END)
+        given.append(before)
+        learnt.append(after)
+    rows = zip(tokenizer.encode_batch(given), tokenizer.encode_batch(learnt), strict=True)
+    return [(a.ids + b.ids, [prompt_weight] * len(a.ids) + [1.0] * len(b.ids)) for a, b in rows]
+
+
+def pack(lengths: Sequence[int], rows: int, width: int) -> Iterator[list[list[int]]]:
+    """Positions of documents, row by row, batch by batch.
+
+    Documents are taken in order; each goes to the first of `rows` rows of `width` tokens that
+    has room, and one that fits nowhere starts the next batch. The last batch may be short.
+
+    Raises:
+        ValueError: a document is longer than a row.
+    """
+    batch: list[list[int]] = [[] for _ in range(rows)]
+    room = [width] * rows
+    for position, length in enumerate(lengths):
+        if length > width:
+            raise ValueError(f"a document of {length} tokens in rows of {width}")
+        row = next((i for i in range(rows) if room[i] >= length), None)
+        if row is None:
+            yield batch
+            batch, room, row = [[] for _ in range(rows)], [width] * rows, 0
+        batch[row].append(position)
+        room[row] -= length
+    yield batch
+
+
+def pretrain(
+    model: PreTrainedModel,
+    tokenizer: Tokenizer,
+    *,
+    steps: int,
+    seed: int,
+    title: str,
+    recipe: Recipe = RECIPE,
+) -> float:
+    """Train `model` in place for `steps` steps on generated text; returns the last mean loss.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
+    import torch
+    from torch.nn import functional
+
+    from zpdbench.embedded import pretraining_texts
+
+    # About 24 documents fit a batch; what is drawn is never short of the steps.
+    texts = pretraining_texts(steps * 40, seed)
+    documents = encode(tokenizer, texts, recipe.prompt_weight)
+    lengths = [len(ids) for ids, _ in documents]
+    packed = pack(lengths, recipe.rows, recipe.width)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in model.parameters() if p.ndim > 1]},
+            {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=recipe.learning_rate,
+        betas=(0.9, 0.98),
+        weight_decay=recipe.weight_decay,
+        fused=True,
+    )
+
+    def rate(step: int) -> float:
+        if step < recipe.warmup:
+            return (step + 1) / recipe.warmup
+        share = (step - recipe.warmup) / max(steps - recipe.warmup, 1)
+        return 0.1 + 0.45 * (1 + math.cos(math.pi * share))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    model.train()
+    recent: list[float] = []
+    with track(title, steps) as progress:
+        for _ in range(steps):
+            ids = torch.zeros(recipe.rows, recipe.width, dtype=torch.long)
+            weights = torch.zeros(recipe.rows, recipe.width)
+            for row, members in enumerate(next(packed)):
+                at = 0
+                for tokens, weight in (documents[i] for i in members):
+                    ids[row, at : at + len(tokens)] = torch.tensor(tokens)
+                    weights[row, at : at + len(tokens)] = torch.tensor(weight)
+                    at += len(tokens)
+            # Padding stands at the end, where causal attention never looks back from.
+            hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
+            logits = functional.linear(hidden, model.lm_head.weight)
+            losses = functional.cross_entropy(
+                logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
+            )
+            weight = weights[:, 1:].flatten()
+            loss = (losses * weight).sum() / weight.sum()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            schedule.step()
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise FloatingPointError(f"{title}: the loss is {value}")
+            recent = [*recent[-19:], value]
+            progress.advance(1, f"loss {sum(recent) / len(recent):.3f}")
+    model.eval()
+    return sum(recent) / len(recent)
