@@ -14,6 +14,7 @@ One value is a tag byte, then for scalars the content, for containers a count an
     s b y + length       str (UTF-8), bytes, bytearray
     r + three ints       range
     l t S Z + count      list, tuple, set, frozenset  d + count + pairs     dict
+    p + l|t + i|f + count + 8 bytes each              list or tuple of such ints or floats only
 
 Lengths and counts are unsigned 32-bit, all numbers little-endian.
 """
@@ -25,6 +26,7 @@ from collections.abc import Callable
 from typing import Any
 
 MAX_DEPTH = 100
+_PACK_FROM = 16  # items; shorter lists gain nothing
 _LENGTH = struct.Struct("<I")
 _INT = struct.Struct("<q")
 _FLOAT = struct.Struct("<d")
@@ -86,6 +88,9 @@ def _encode(value: Any, out: bytearray, limit: int, depth: int) -> None:
     elif kind in _SEQUENCE_TAGS:
         if len(value) > limit:
             raise TooLargeError(f"more than {limit} bytes")
+        if len(value) >= _PACK_FROM and (packed := _pack(value)):
+            out += packed
+            return
         out += _SEQUENCE_TAGS[kind] + _LENGTH.pack(len(value))
         for item in value:
             _encode(item, out, limit, depth + 1)
@@ -110,7 +115,23 @@ def _encode(value: Any, out: bytearray, limit: int, depth: int) -> None:
         raise NotPlainError(f"a value of type {kind.__name__}")
 
 
-_SEQUENCE_TAGS = {list: b"l", tuple: b"t", set: b"S", frozenset: b"Z"}
+def _pack(value: list[Any] | tuple[Any, ...]) -> bytes | None:
+    """The packed form of a list or tuple, if all its items are small ints or all are floats."""
+    kinds = set(map(type, value))
+    if kinds == {int}:
+        item, code = b"i", "q"
+    elif kinds == {float}:
+        item, code = b"f", "d"
+    else:
+        return None
+    try:
+        data = struct.pack(f"<{len(value)}{code}", *value)
+    except struct.error:
+        return None
+    return b"p" + _SEQUENCE_TAGS[type(value)] + item + _LENGTH.pack(len(value)) + data
+
+
+_SEQUENCE_TAGS: dict[type, bytes] = {list: b"l", tuple: b"t", set: b"S", frozenset: b"Z"}
 _SEQUENCE_TYPES: dict[int, Callable[[list[Any]], Any]] = {
     ord("l"): list,
     ord("t"): tuple,
@@ -181,6 +202,16 @@ def _decode(data: bytes, at: int, depth: int) -> tuple[Any, int]:
             return bytearray(content), at
         if tag == 0x63:  # c
             return complex(*_COMPLEX.unpack_from(data, at)), at + 16
+        if tag == 0x70:  # p
+            container, item = data[at : at + 1], data[at + 1 : at + 2]
+            count, at = _count(data, at + 2)
+            if container not in (b"l", b"t") or item not in (b"i", b"f"):
+                raise MalformedError("a packed list of something else")
+            end = at + 8 * count
+            if end > len(data):
+                raise MalformedError("a count beyond the end")
+            numbers = struct.unpack_from(f"<{count}{'q' if item == b'i' else 'd'}", data, at)
+            return (numbers if container == b"t" else list(numbers)), end
         if tag == 0x72:  # r
             bounds = []
             for _ in range(3):

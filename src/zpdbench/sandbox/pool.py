@@ -398,10 +398,9 @@ def conclude(candidate: dict[str, Any], tests: dict[str, Any], limits: Limits) -
 
 def _how_it_ended(candidate: dict[str, Any], limits: Limits, reason: str) -> tuple[str, str]:
     """Status and reason of a candidate that ended without an answer."""
-    if candidate["killed"] == "cpu" or candidate["exit"] == -signal.SIGXCPU:
-        return "timeout", f"more than {limits.cpu_seconds:g} s of CPU time"
-    if candidate["killed"] == "wall":
-        return "timeout", f"more than {limits.wall_seconds:g} s"
+    if candidate["killed"] in ("cpu", "wall") or candidate["exit"] == -signal.SIGXCPU:
+        # Which of the two it was depends on the machine's load: the text must not.
+        return "timeout", f"over {limits.cpu_seconds:g} s (CPU) or {limits.wall_seconds:g} s (wall)"
     if candidate["killed"] == "stop":
         return "crashed", "it closed its channel before it answered"
     if candidate["exit"] == -signal.SIGKILL:
@@ -576,9 +575,9 @@ class Pool:
                 worker.read(role)
         now = time.monotonic()
         for worker in busy:
-            if worker.job is not None and not worker.finished():
-                if now - worker.job.started > patience:
-                    worker.lose("its sandbox did not answer")
+            job = worker.job
+            if job and not worker.finished() and now - job.started > patience:
+                worker.lose("its sandbox did not answer")
 
 
 class MissingLayer(Exception):  # noqa: N818

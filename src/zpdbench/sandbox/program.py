@@ -34,14 +34,14 @@ class Limits:
     """
 
     cpu_seconds: float = 3.0
-    wall_seconds: float = 9.0
+    wall_seconds: float = 15.0
     memory_bytes: int = 1024 * MiB
     threads: int = 16
     file_bytes: int = 16 * MiB
     tmp_bytes: int = 32 * MiB
     open_files: int = 64
     output_bytes: int = 4 * MiB
-    message_bytes: int = 8 * MiB
+    message_bytes: int = 32 * MiB
 
     def __post_init__(self) -> None:
         from zpdbench.errors import UserError
@@ -54,8 +54,8 @@ class Limits:
             raise UserError("the limit wall_seconds must not be below cpu_seconds")
 
     def with_time(self, cpu_seconds: float) -> Limits:
-        """The same limits with another time limit: wall time is thrice CPU time, at least 3 s."""
-        return replace(self, cpu_seconds=cpu_seconds, wall_seconds=max(3.0, 3.0 * cpu_seconds))
+        """The same limits with another time limit: wall time is five times CPU time, at least 5 s."""
+        return replace(self, cpu_seconds=cpu_seconds, wall_seconds=max(5.0, 5.0 * cpu_seconds))
 
     def as_message(self) -> dict[str, Any]:
         """The limits as a plain dictionary, as they cross to the sandbox."""

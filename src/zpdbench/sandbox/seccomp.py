@@ -64,7 +64,8 @@ _X86_64 = """
     ppoll=271 set_robust_list=273 get_robust_list=274 utimensat=280 epoll_pwait=281 eventfd=284
     fallocate=285 eventfd2=290 epoll_create1=291 dup3=292 pipe2=293 prlimit64=302 getcpu=309
     renameat2=316 getrandom=318 copy_file_range=326 statx=332 rseq=334 pidfd_open=434 clone3=435
-    close_range=436 faccessat2=439 epoll_pwait2=441 landlock_restrict_self=446 futex_waitv=449 capget=125
+    close_range=436 faccessat2=439 epoll_pwait2=441 landlock_restrict_self=446 futex_waitv=449
+    capget=125
 """
 _AARCH64 = """
     getcwd=17 eventfd2=19 epoll_create1=20 epoll_ctl=21 epoll_pwait=22 dup=23 dup3=24 fcntl=25
@@ -87,7 +88,8 @@ _AARCH64 = """
     sendmsg=211 recvmsg=212 readahead=213 brk=214 munmap=215 mremap=216 clone=220 mmap=222
     fadvise64=223 mprotect=226 msync=227 mincore=232 madvise=233 wait4=260 prlimit64=261
     renameat2=276 getrandom=278 copy_file_range=285 statx=291 rseq=293 pidfd_open=434 clone3=435
-    close_range=436 faccessat2=439 epoll_pwait2=441 landlock_restrict_self=446 futex_waitv=449 capget=90
+    close_range=436 faccessat2=439 epoll_pwait2=441 landlock_restrict_self=446 futex_waitv=449
+    capget=90
 """
 _ARCHITECTURES = {"x86_64": (0xC000003E, _X86_64), "aarch64": (0xC00000B7, _AARCH64)}
 

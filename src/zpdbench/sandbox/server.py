@@ -321,9 +321,9 @@ def _child(
         confine(settings, limits, keep_ruleset)
         gc.enable()
         if settings["role"] == "candidate":
-            _candidate(*data, limits["message_bytes"])
+            _candidate(limits["message_bytes"], *data)
         else:
-            _tests(*data, limits["message_bytes"])
+            _tests(limits["message_bytes"], *data)
     except BaseException as error:
         try:
             os.write(2, f"{type(error).__name__}: {error}\n".encode())
@@ -382,10 +382,10 @@ def describe(error: BaseException) -> str:
 
 # The candidate's side. All of it may be subverted by the candidate; nothing here is relied upon.
 
-_MEMORY = codec.encode(("raised", "MemoryError", "MemoryError"), PACKET)
+_MEMORY = codec.encode(("raised", "MemoryError", ""), PACKET)
 
 
-def _candidate(prompt: str, completion: str, entry_point: str, tail: str, limit: int) -> None:
+def _candidate(limit: int, prompt: str, completion: str, entry_point: str, tail: str) -> None:
     requests, answers = 3, 4
     random.seed(0)
     names: dict[str, Any] = {}
@@ -398,7 +398,7 @@ def _candidate(prompt: str, completion: str, entry_point: str, tail: str, limit:
     except MemoryError:
         message = _MEMORY
     except BaseException as error:
-        message = codec.encode(("raised", _builtin_name(error), describe(error)), PACKET)
+        message = codec.encode(_raised(error), PACKET)
     _send(answers, message)
     while True:
         data = _receive(requests, limit)
@@ -410,22 +410,32 @@ def _candidate(prompt: str, completion: str, entry_point: str, tail: str, limit:
             value = function(*positional, **named)
             try:
                 message = codec.encode(("returned", _plain(value)), limit)
-            except (codec.NotPlainError, codec.TooLargeError) as error:
-                message = codec.encode(("unsendable", f"it returned {error}"), PACKET)
+            except codec.NotPlainError as error:
+                message = codec.encode(("unsendable", f"no plain value: {error}"), PACKET)
+            except codec.TooLargeError as error:
+                message = codec.encode(("unsendable", f"too large a value: {error}"), PACKET)
             del value
         except MemoryError:
             message = _MEMORY
         except BaseException as error:
-            message = codec.encode(("raised", _builtin_name(error), describe(error)), PACKET)
+            message = codec.encode(_raised(error), PACKET)
         _send(answers, message)
 
 
-def _builtin_name(error: BaseException) -> str:
-    """The name of the nearest built-in class that the exception is of."""
-    for kind in type(error).__mro__:
-        if kind.__module__ == "builtins":
-            return kind.__name__
-    return "Exception"
+def _raised(error: BaseException) -> tuple[str, str, str]:
+    """What is told of an exception: its nearest built-in class, and its text.
+
+    An exception of the candidate's own class comes with its name in the text.
+    """
+    kind = type(error)
+    if kind.__module__ == "builtins":
+        return (
+            "raised",
+            kind.__name__,
+            describe(error).removeprefix(kind.__name__).removeprefix(": "),
+        )
+    known = (k.__name__ for k in kind.__mro__ if k.__module__ == "builtins")
+    return "raised", next(known, "Exception"), describe(error)
 
 
 def _plain(value: Any) -> Any:
@@ -487,13 +497,14 @@ class _Candidate:
             case ("returned", value) if not greeting:
                 return value
             case ("unsendable", str(reason)) if not greeting:
-                raise _Abandon("failed", f"no plain value: {clip(reason)}")
+                raise _Abandon("failed", clip(reason))
             case ("raised", str(name), str(reason)):
                 if name == "MemoryError":
-                    raise _Abandon("memory", clip(reason))
+                    raise _Abandon("memory", "MemoryError")
                 kind = _EXCEPTIONS.get(name)
                 if greeting or kind is None:
-                    raise _Abandon("failed", clip(reason))
+                    whole = f"{name}: {reason}" if reason else name
+                    raise _Abandon("failed", clip(whole))
                 raise kind(clip(reason))
         raise _Abandon("failed", "not an answer")
 
@@ -522,7 +533,7 @@ def _exceptions() -> dict[str, type[Exception]]:
 _EXCEPTIONS = _exceptions()
 
 
-def _tests(prompt: str, test: str, entry_point: str, seed: str, limit: int) -> None:
+def _tests(limit: int, prompt: str, test: str, entry_point: str, seed: str) -> None:
     channel = _Candidate(3, 4, limit)
     try:
         status, reason = _check(channel, prompt, test, entry_point, seed)
