@@ -16,6 +16,13 @@ _VERDICT_STYLE = {"supported": "bold green", "contradicted": "bold red", "inconc
 _WIDTH = 100
 # Columns that a generic table leaves out when there is no room: they are in the file.
 _LONG = ("note", "preregistration", "registered")
+# Which columns of a wide table have the first right to the room there is.
+_FIRST = (
+    "verdict", "model", "benchmark", "condition", "step", "quantity", "method", "term",
+    "contrast", "scale", "n_seeds_planned", "estimate", "difference", "p_value", "power",
+    "value", "mean", "expected", "observed", "low", "high", "design", "test", "p_holm",
+    "statistic",
+)  # fmt: skip
 
 Row = dict[str, str]
 
@@ -133,17 +140,14 @@ def _render_any(name: str, columns: list[str], rows: list[Row], console: Console
         if c not in _LONG and (len(rows) < 2 or len({r[c] for r in rows}) > 1 or c == "verdict")
     ]
     constant = [c for c in columns if c not in varying and c not in _LONG]
-    # Columns from the left as long as they fit; the verdict always.
     widths = {c: max([len(c), *(len(_cell(r[c])) for r in rows[:2000])]) + 2 for c in varying}
-    room, kept = console.width, []
-    if "verdict" in varying:
-        room -= widths["verdict"]
-    for column in varying:
-        if column == "verdict":
-            kept.append(column)
-        elif widths[column] <= room:
-            kept.append(column)
+    rank = {c: i for i, c in enumerate(_FIRST)}
+    room, chosen = console.width, set()
+    for column in sorted(varying, key=lambda c: (rank.get(c, len(rank)), columns.index(c))):
+        if widths[column] <= room:
+            chosen.add(column)
             room -= widths[column]
+    kept = [c for c in varying if c in chosen]
     table = Table(title=escape(name), title_justify="left", pad_edge=False, box=None)
     for column in kept:
         numeric = rows and all(_is_number(r[column]) or r[column] == "NA" for r in rows)

@@ -21,6 +21,7 @@ from zpdbench import files
 from zpdbench.errors import UserError
 from zpdbench.hypotheses import H3a
 from zpdbench.statistics import effects, metrics, power, settings, tables
+from zpdbench.statistics.verdicts import MEAN, SUPPORTED, finite, judge, register
 
 COLUMNS = (
     "hypothesis", "benchmark", "scale", "model_small", "model_large", "n_seeds",
@@ -33,8 +34,6 @@ COLUMNS = (
     "level", "margin", "step", "test", "preregistration", "registered",
 )  # fmt: skip
 SCALES = ("pp", "logit", "hedges_g")
-MEAN = "mean"
-SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusive"
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,6 @@ class Cells:
     scores: dict[str, dict[str, NDArray[np.float64]]]
     """In [0, 1]; keys small/large and treatment/control."""
     n_items: NDArray[np.int64]
-    n_answers: NDArray[np.int64]
     step: int
     problems: list[str] = field(default_factory=list)
     """What is missing of a complete grid; empty if nothing."""
@@ -58,7 +56,7 @@ class Cells:
         """
         scores = self.scores[role][condition]
         on_scale = (
-            effects.empirical_logit(scores, self.n_answers) if scale == "logit" else 100 * scores
+            effects.empirical_logit(scores, self.n_items) if scale == "logit" else 100 * scores
         )
         if benchmark == MEAN:
             return on_scale.mean(axis=1)
@@ -82,7 +80,7 @@ def collect(
     """The four cells out of runs' final scores; every cell there, or an error that names it.
 
     Args:
-        run_scores: model condition seed step benchmark value n_items (and n_answers) at the
+        run_scores: model condition seed step benchmark value n_items at the
             final step.
         hypothesis: models, conditions.
         benchmarks: those of the endpoint, each needed in every run; None: all there are.
@@ -113,12 +111,12 @@ def collect(
                 f"{', '.join(available)})",
                 fix="give its scores, or choose others by --benchmarks",
             )
-    values: dict[tuple[str, str, str, str], tuple[float, int, int]] = {}
-    answers = "n_answers" if "n_answers" in run_scores.columns else "n_items"
+    values: dict[tuple[str, str, str, str], tuple[float, int]] = {}
     for row in run_scores.iter_rows(named=True):
         values[row["model"], row["condition"], row["seed"], row["benchmark"]] = (
-            row["value"], row["n_items"], row[answers],
-        )  # fmt: skip
+            row["value"],
+            row["n_items"],
+        )
     seeds_of = {
         role: {s for m, c, s, _ in values if m == model and c in conditions.values()}
         for role, model in names.items()
@@ -158,7 +156,7 @@ def collect(
         (names[r], c, s, b)
         for r in names for s in complete[r] for c in conditions.values() for b in chosen
     }  # fmt: skip
-    n_items, n_answers = [], []
+    n_items = []
     for benchmark in chosen:
         sizes = {values[k][1] for k in used if k[3] == benchmark}
         if len(sizes) > 1:
@@ -168,7 +166,6 @@ def collect(
                 fix="score all runs on the same items",
             )
         n_items.append(sizes.pop())
-        n_answers.append(min(values[k][2] for k in used if k[3] == benchmark))
     return Cells(
         chosen,
         complete,
@@ -182,7 +179,6 @@ def collect(
             for role, model in names.items()
         },
         np.array(n_items),
-        np.array(n_answers),
         int(max(steps)),
         problems,
     )
@@ -303,16 +299,9 @@ def _judge(row: dict[str, Any], h: H3a) -> None:
     is_secondary = row["benchmark"] != MEAN
     p = row["p_holm"] if is_secondary else row["p_value"]
     notes = row["_notes"]
-    if math.isnan(p):
-        row["verdict"] = INCONCLUSIVE
-    elif p < h.alpha:
-        row["verdict"] = SUPPORTED
-        if row["_bound"] < row["margin"]:
-            notes.append("in the stated direction, but smaller than the margin")
-    elif row["_bound"] < row["margin"]:
-        row["verdict"] = CONTRADICTED
-    else:
-        row["verdict"] = INCONCLUSIVE
+    row["verdict"] = judge(p, row["_bound"], row["margin"], h.alpha)
+    if row["verdict"] == SUPPORTED and row["_bound"] < row["margin"]:
+        notes.append("in the stated direction, but smaller than the margin")
     if is_secondary:
         notes.append("secondary, Holm over benchmarks; power and MDE before Holm")
     notes.append(
@@ -419,12 +408,7 @@ def read_cells(
             ) from error
         raise
     check_same_items(table)
-    scores = metrics.benchmark_scores(table).join(
-        table.group_by(pl.col(c).cast(pl.String) for c in (*metrics.RUN, "benchmark")).agg(
-            pl.len().cast(pl.Int64).alias("n_answers")
-        ),
-        on=[*metrics.RUN, "benchmark"],
-    )
+    scores = metrics.benchmark_scores(table)
     cells = collect(
         scores,
         hypothesis,
@@ -488,14 +472,11 @@ def main(args: argparse.Namespace) -> None:
     assert h is not None
     config = settings.read(source)
     chosen = _names(getattr(args, "benchmarks", None))
-    benchmarks = chosen or h.benchmarks or settings.study_benchmarks(config)
+    benchmarks = chosen or h.benchmarks or settings.study_names(config, "benchmarks")
     interim = bool(getattr(args, "interim", False))
     cells, _ = read_cells(paths, h, benchmarks, allow_missing=interim)
     rows = analyse(cells, h)
-    registration = hypotheses.digest()
-    status = "none"
-    if hypotheses.registered:
-        status = "yes" if registration.startswith(hypotheses.registered) else "exploratory"
+    registration, status = register(hypotheses)
     extra = []
     if interim and cells.problems:
         extra.append(
@@ -506,11 +487,13 @@ def main(args: argparse.Namespace) -> None:
         extra.append("interim")
     if status == "exploratory":
         extra.append("exploratory: not the registered hypotheses")
-    if chosen and set(chosen) != set(h.benchmarks or settings.study_benchmarks(config) or chosen):
+    if chosen and set(chosen) != set(
+        h.benchmarks or settings.study_names(config, "benchmarks") or chosen
+    ):
         extra.append("benchmarks chosen by hand")
     for row in rows:
         row["note"] = "; ".join([*extra, row["note"]])
-        row["preregistration"] = registration[:16]
+        row["preregistration"] = registration
         row["registered"] = status
     files.write_tsv(args.out, COLUMNS, ([finite(row[c]) for c in COLUMNS] for row in rows))
     first = next(r for r in rows if r["benchmark"] == MEAN and r["scale"] == "pp")
@@ -531,13 +514,6 @@ def sentence(row: dict[str, Any]) -> str:
         f"{number(row['difference_high'])}, {row['n_seeds']} seeds); this study finds a true "
         f"difference of {number(row['mde_80'])} four times in five"
     )
-
-
-def finite(value: Any) -> Any:
-    """The value, with NaN instead of anything infinite."""
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else effects.NAN
-    return value
 
 
 def _names(value: Any) -> list[str] | None:

@@ -81,11 +81,49 @@ def read_hypotheses(source: Source, *, need: str | None = None) -> Hypotheses:
         ) from error
 
 
-def study_benchmarks(config: dict[str, Any]) -> list[str] | None:
-    """Names of a study's benchmarks, None where the file names none."""
-    section = config.get("benchmarks")
-    if isinstance(section, dict) and section:
-        return [str(name) for name in section]
-    if isinstance(section, list) and section and all(isinstance(b, str) for b in section):
-        return list(section)
+def study_names(config: Mapping[str, Any], section: str) -> list[str] | None:
+    """Names under a first-level key such as `benchmarks`; None where the file has none."""
+    value = config.get(section)
+    if isinstance(value, dict) and value:
+        return [str(name) for name in value]
+    if isinstance(value, list) and value and all(isinstance(v, str) for v in value):
+        return list(value)
     return None
+
+
+def study_seeds(config: Mapping[str, Any]) -> list[str] | None:
+    """The planned seeds as labels; None where the file has none."""
+    value = config.get("seeds")
+    return [str(v) for v in value] if isinstance(value, list) and value else None
+
+
+def ablated_conditions(config: Mapping[str, Any], hypotheses: Hypotheses) -> list[str]:
+    """The conditions that are ablations of the full one."""
+    chosen = hypotheses.ablations
+    if chosen.conditions is not None:
+        return list(chosen.conditions)
+    names = study_names(config, "conditions") or []
+    return [n for n in names if n.startswith(chosen.prefix) and n != chosen.full]
+
+
+def main_conditions(config: Mapping[str, Any], hypotheses: Hypotheses) -> list[str] | None:
+    """The conditions that RQ1 compares: as configured, else the study's without ablations."""
+    if hypotheses.rq1.conditions is not None:
+        return list(hypotheses.rq1.conditions)
+    names = study_names(config, "conditions")
+    if names is None:
+        return None
+    ablated = ablated_conditions(config, hypotheses)
+    return [n for n in names if n not in ablated]
+
+
+def study_parameters(config: Mapping[str, Any]) -> dict[str, float]:
+    """Model -> number of parameters, for the models of the study that say it."""
+    models = config.get("models")
+    if not isinstance(models, dict):
+        return {}
+    return {
+        str(name): float(m["parameters"])
+        for name, m in models.items()
+        if isinstance(m, dict) and isinstance(m.get("parameters"), int | float)
+    }

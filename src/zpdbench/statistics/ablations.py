@@ -1,0 +1,64 @@
+"""`zpdbench ablations`: what each part of the full condition is worth."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from zpdbench.errors import UserError
+from zpdbench.hypotheses import Ablations
+from zpdbench.statistics import contrasts, effects, runs, settings
+from zpdbench.statistics.verdicts import MEAN, judge_two_sided, write_rows
+
+COLUMNS = contrasts.COLUMNS
+
+
+def analyse(data: runs.Runs, h: Ablations, ablated: list[str]) -> list[dict[str, Any]]:
+    """Rows of ablations.tsv: ablated - full per seed, two-sided paired t.
+
+    Holm over the ablations within a model, benchmark and scale.
+    """
+    rows: list[dict[str, Any]] = []
+    for model in data.models:
+        for benchmark in [*data.benchmarks, MEAN]:
+            for scale in runs.SCALES:
+                part = []
+                for condition in ablated:
+                    values = data.differences(model, condition, h.full, benchmark, scale)
+                    part.append(
+                        contrasts.row(
+                            effects.paired(
+                                values, side="different", alpha=h.alpha, level=1 - h.alpha
+                            ),
+                            side="different", alpha=h.alpha, n_seeds=len(values),
+                            hypothesis="ablations", model=model, benchmark=benchmark, scale=scale,
+                            contrast=f"{condition} - {h.full}", test="paired t over seeds",
+                        )
+                    )  # fmt: skip
+                for r, p in zip(part, effects.holm([r["p_value"] for r in part]), strict=True):
+                    r["p_holm"] = p
+                    r["verdict"] = judge_two_sided(p, h.alpha)
+                rows += part
+    return rows
+
+
+def main(args: argparse.Namespace) -> None:
+    """Entry of the verb: args.study, args.scores (scores.tsv), args.out, args.interim."""
+    hypotheses = settings.read_hypotheses(args.study)
+    config = settings.read(args.study)
+    h = hypotheses.ablations
+    ablated = settings.ablated_conditions(config, hypotheses)
+    if not ablated:
+        raise UserError(
+            f"no condition starts with {h.prefix!r}",
+            fix="name them by hypotheses.ablations.conditions",
+        )
+    data = runs.final_runs(
+        runs.read_run_scores(args.scores),
+        models=settings.study_names(config, "models"),
+        conditions=[h.full, *ablated],
+        benchmarks=settings.study_names(config, "benchmarks"),
+        seeds=settings.study_seeds(config),
+        allow_missing=bool(getattr(args, "interim", False)),
+    )
+    write_rows(args.out, COLUMNS, analyse(data, h, ablated), hypotheses, interim=data.interim)

@@ -1,0 +1,59 @@
+"""Rows that hypotheses about per-seed contrasts share: h3b, R1, ablations, the ladder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from zpdbench.statistics import effects, power
+
+COLUMNS = (
+    "hypothesis", "model", "benchmark", "scale", "contrast", "n_seeds", "estimate", "low", "high",
+    "level", "test", "side", "statistic", "df", "p_value", "p_holm", "mde_80", "verdict", "note",
+)  # fmt: skip
+
+
+def stratified(groups: Sequence[ArrayLike], *, side: str, alpha: float) -> effects.Test:
+    """Test of the unweighted mean of several groups' means, each with its own variance.
+
+    Args:
+        groups: per-seed values of each model, at least two values each.
+
+    Degrees of freedom by Welch-Satterthwaite (Satterthwaite 1946). NaN as in `effects.welch`.
+    """
+    arrays = [np.asarray(g, dtype=float) for g in groups]
+    weight = 1.0 / len(arrays)
+    estimate = float(sum(weight * a.mean() for a in arrays))
+    spreads = [effects.spread(a) for a in arrays]
+    nan = effects.NAN
+    if not (all(s >= 0 for s in spreads) and sum(spreads) > 0):
+        return effects.Test(estimate, nan, nan, nan, nan, nan, nan, nan)
+    parts = [(weight * s) ** 2 / a.size for s, a in zip(spreads, arrays, strict=True)]
+    variance = sum(parts)
+    df = variance**2 / sum(p**2 / (a.size - 1) for p, a in zip(parts, arrays, strict=True))
+    return effects.t_test(
+        estimate, math.sqrt(variance), df, side=side, alpha=alpha, level=1 - alpha
+    )
+
+
+def row(
+    result: effects.Test, *, side: str, alpha: float, n_seeds: int, **more: Any
+) -> dict[str, Any]:
+    """A results row of a t test, its smallest detectable effect and its reason if undefined."""
+    notes = [more.pop("note")] if more.get("note") else []
+    more.pop("note", None)
+    if math.isnan(result.p_value):
+        notes.append("one seed only: no test" if n_seeds < 2 else "zero variance: no test")
+    mde = power.minimal_effect(
+        result.standard_error, result.df, alpha=alpha, two_sided=side == "different"
+    )
+    return {
+        "n_seeds": n_seeds, "estimate": result.estimate, "low": result.low, "high": result.high,
+        "level": 1 - alpha, "side": "two-sided" if side == "different" else side,
+        "statistic": result.statistic, "df": result.df, "p_value": result.p_value, "mde_80": mde,
+        "note": "; ".join(notes), "_bound": result.bound, **more,
+    }  # fmt: skip

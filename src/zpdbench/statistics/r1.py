@@ -1,0 +1,106 @@
+"""`zpdbench r1`: does the gain depend on the task's language and the model?"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from zpdbench.errors import UserError
+from zpdbench.hypotheses import R1, Hypotheses
+from zpdbench.statistics import contrasts, effects, runs, settings
+from zpdbench.statistics.verdicts import judge_two_sided, write_rows
+
+COLUMNS = contrasts.COLUMNS
+
+
+def analyse(data: runs.Runs, h: R1, small: str, large: str) -> list[dict[str, Any]]:
+    """Rows of r1.tsv: the language contrast in each model, and its difference between them.
+
+    Per seed: mean gain over the benchmarks of the first language minus that over the second;
+    two-sided: paired t in a model, Welch's t of large - small. The primary row is
+    `large - small` on `pp`.
+
+    Raises:
+        UserError: a language has no benchmark among the data.
+    """
+    groups = {
+        language: [b for b in data.benchmarks if h.languages.get(b) == language]
+        for language in (h.first, h.second)
+    }
+    for language, members in groups.items():
+        if not members:
+            raise UserError(
+                f"no benchmark in language {language!r}",
+                fix="say which by hypotheses.r1.languages: {BENCHMARK: LANGUAGE}",
+            )
+    rows: list[dict[str, Any]] = []
+    for scale in runs.SCALES:
+        contrast = {}
+        for model in (small, large):
+            means = [
+                data.mean_differences(model, h.treatment, h.control, members, scale)
+                for members in groups.values()
+            ]
+            contrast[model] = means[0] - means[1]
+        part = [
+            contrasts.row(
+                effects.paired(values, side="different", alpha=h.alpha, level=1 - h.alpha),
+                side="different", alpha=h.alpha, n_seeds=len(values), model=model,
+                test="paired t over seeds",
+            )
+            for model, values in contrast.items()
+        ]  # fmt: skip
+        part.append(
+            contrasts.row(
+                effects.welch(
+                    contrast[small], contrast[large], side="different", alpha=h.alpha,
+                    level=1 - h.alpha,
+                ),
+                side="different", alpha=h.alpha, model=f"{large} - {small}",
+                n_seeds=min(map(len, contrast.values())),
+                test="Welch t of per-seed contrasts",
+                note="primary: language x model" if scale == "pp" else "language x model",
+            )
+        )  # fmt: skip
+        for r in part:
+            r["verdict"] = judge_two_sided(r["p_value"], h.alpha)
+            r["p_holm"] = effects.NAN
+            r |= {
+                "hypothesis": "r1", "scale": scale,
+                "benchmark": " against ".join(" + ".join(m) for m in groups.values()),
+                "contrast": f"gain of {h.treatment} over {h.control}: {h.first} - {h.second}",
+            }  # fmt: skip
+        rows += part
+    return rows
+
+
+def models_of(hypotheses: Hypotheses) -> tuple[str, str]:
+    """The small and the large model of R1: its own, else h3a's.
+
+    Raises:
+        UserError: neither names them.
+    """
+    h, h3a = hypotheses.r1, hypotheses.h3a
+    small = h.small or (h3a.small if h3a else None)
+    large = h.large or (h3a.large if h3a else None)
+    if not (small and large):
+        raise UserError("hypotheses.r1 names no models", fix="give small and large")
+    return small, large
+
+
+def main(args: argparse.Namespace) -> None:
+    """Entry of the verb: args.study, args.scores (scores.tsv), args.out, args.interim."""
+    hypotheses = settings.read_hypotheses(args.study)
+    config = settings.read(args.study)
+    h = hypotheses.r1
+    small, large = models_of(hypotheses)
+    named = settings.study_names(config, "benchmarks")
+    data = runs.final_runs(
+        runs.read_run_scores(args.scores),
+        models=[small, large],
+        conditions=[h.treatment, h.control],
+        benchmarks=[b for b in named if b in h.languages] if named else None,
+        seeds=settings.study_seeds(config),
+        allow_missing=bool(getattr(args, "interim", False)),
+    )
+    write_rows(args.out, COLUMNS, analyse(data, h, small, large), hypotheses, interim=data.interim)

@@ -1,0 +1,194 @@
+"""Runs' scores as arrays: what every test but h3a's item-level rows starts from (scores.tsv)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from zpdbench import grid
+from zpdbench.errors import UserError
+from zpdbench.statistics import effects, metrics, tables
+from zpdbench.statistics.verdicts import MEAN
+
+SCALES = ("pp", "logit")
+
+
+def read_run_scores(path: str | Path) -> pl.DataFrame:
+    """The primary metric of every run and step out of scores.tsv.
+
+    Returns:
+        model condition seed step benchmark value n_items items (`full` or `subset`).
+
+    Raises:
+        UserError: no such file, or not the table that aggregate-scores writes.
+    """
+    schema = {
+        "model": pl.String, "condition": pl.String, "seed": pl.String, "step": pl.Int64,
+        "benchmark": pl.String, "task": pl.String, "metric": pl.String, "value": pl.Float64,
+        "n_items": pl.Int64, "items": pl.String,
+    }  # fmt: skip
+    try:
+        table = pl.read_csv(
+            path, separator="\t", quote_char=None, null_values=["NA"], schema=schema
+        )
+        names = Path(path).open(encoding="utf-8").readline().rstrip("\n").split("\t")  # noqa: SIM115
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise UserError(
+            f"cannot be read as scores.tsv ({str(error).splitlines()[0][:160]})",
+            where=str(path),
+            fix="make it by zpdbench aggregate-scores",
+        ) from error
+    if names != list(schema):
+        raise UserError("is not scores.tsv", where=str(path), fix="zpdbench aggregate-scores")
+    primary = pl.col("benchmark").map_elements(metrics.primary_metric, return_dtype=pl.String)
+    return table.filter((pl.col("task") == "all") & (pl.col("metric") == primary)).drop(
+        "task", "metric"
+    )
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Final scores of a complete grid: model -> scores[condition, seed, benchmark]."""
+
+    models: list[str]
+    conditions: list[str]
+    benchmarks: list[str]
+    seeds: dict[str, list[str]]
+    scores: dict[str, NDArray[np.float64]]
+    """In [0, 1]."""
+    n_items: NDArray[np.int64]
+    problems: list[str] = field(default_factory=list)
+
+    def values(self, model: str, benchmark: str, scale: str = "pp") -> NDArray[np.float64]:
+        """scores[condition, seed] in percentage points or empirical logits; `mean` over all."""
+        scores = self.scores[model]
+        scaled = effects.empirical_logit(scores, self.n_items) if scale == "logit" else 100 * scores
+        if benchmark == MEAN:
+            return scaled.mean(axis=2)
+        return scaled[:, :, self.benchmarks.index(benchmark)]
+
+    def differences(
+        self, model: str, treatment: str, control: str, benchmark: str, scale: str = "pp"
+    ) -> NDArray[np.float64]:
+        """Per-seed treatment - control."""
+        values = self.values(model, benchmark, scale)
+        return values[self.conditions.index(treatment)] - values[self.conditions.index(control)]
+
+    def mean_differences(
+        self,
+        model: str,
+        treatment: str,
+        control: str,
+        benchmarks: Sequence[str],
+        scale: str = "pp",
+    ) -> NDArray[np.float64]:
+        """Per-seed treatment - control, averaged over some benchmarks."""
+        return np.mean(
+            [self.differences(model, treatment, control, b, scale) for b in benchmarks], axis=0
+        )
+
+    @property
+    def interim(self) -> str:
+        """What is missing, in words; "" if nothing."""
+        if not self.problems:
+            return ""
+        more = " ..." if len(self.problems) > 3 else ""
+        return f"{len(self.problems)} cells missing ({', '.join(self.problems[:3])}{more})"
+
+
+def final_runs(
+    table: pl.DataFrame,
+    *,
+    models: Sequence[str] | None = None,
+    conditions: Sequence[str] | None = None,
+    benchmarks: Sequence[str] | None = None,
+    seeds: Sequence[str] | None = None,
+    allow_missing: bool = False,
+) -> Runs:
+    """The final scores of all runs of the chosen models and conditions.
+
+    Args:
+        table: as `read_run_scores` returns.
+        models, conditions, benchmarks: which; None: all that are there (the base apart).
+        seeds: those of the plan; None: all that any run has.
+        allow_missing: drop the seeds of a model that are not complete, and list them.
+
+    Raises:
+        UserError: something named is missing, or no seed is complete.
+    """
+    tuned = table.filter((pl.col("condition") != grid.BASE) & (pl.col("items") == "full"))
+    if tuned.is_empty():
+        raise UserError("no fine-tuned run has final scores", fix="score some runs first")
+    tuned = tuned.filter(pl.col("step") == tuned["step"].max())
+    chosen = {
+        "model": _choose(tuned, "model", models),
+        "condition": _choose(tuned, "condition", conditions),
+        "benchmark": tables.benchmark_order(_choose(tuned, "benchmark", benchmarks)),
+    }
+    tuned = tuned.filter(pl.col(k).is_in(v) for k, v in chosen.items())
+    found = {
+        (r["model"], r["condition"], r["seed"], r["benchmark"]): (r["value"], r["n_items"])
+        for r in tuned.iter_rows(named=True)
+    }
+    wanted = tables.seed_order([*map(str, seeds)] if seeds else tuned["seed"].to_list())
+    problems: list[str] = []
+    complete: dict[str, list[str]] = {}
+    for model in chosen["model"]:
+        complete[model] = []
+        for seed in wanted:
+            lacking = [
+                f"{model}/{c}/{seed}"
+                for c in chosen["condition"]
+                if any((model, c, seed, b) not in found for b in chosen["benchmark"])
+            ]
+            problems += lacking
+            if not lacking:
+                complete[model].append(seed)
+    if problems and not allow_missing:
+        raise UserError(
+            f"{len(problems)} cells are missing (model/condition/seed): {', '.join(problems[:6])}"
+            + (" ..." if len(problems) > 6 else ""),
+            fix="score them, or ask for what is complete by --interim",
+        )
+    empty = [m for m in chosen["model"] if not complete[m]]
+    if empty:
+        raise UserError(f"no seed of {empty[0]!r} has all its cells", fix="score more runs")
+    sizes = [
+        max(found[k][1] for k in found if k[3] == benchmark) for benchmark in chosen["benchmark"]
+    ]
+    scores = {
+        model: np.array(
+            [
+                [[found[model, c, s, b][0] for b in chosen["benchmark"]] for s in complete[model]]
+                for c in chosen["condition"]
+            ]
+        )
+        for model in chosen["model"]
+    }
+    return Runs(
+        chosen["model"],
+        chosen["condition"],
+        chosen["benchmark"],
+        complete,
+        scores,
+        np.array(sizes),
+        problems,
+    )
+
+
+def _choose(table: pl.DataFrame, column: str, wanted: Sequence[str] | None) -> list[str]:
+    there = sorted(set(table[column].to_list()), key=tables.natural_key)
+    if wanted is None:
+        return there
+    for name in wanted:
+        if name not in there:
+            raise UserError(
+                f"no final scores of {column} {name!r} (there are {', '.join(there)})",
+                fix="score its runs, or change the hypotheses",
+            )
+    return list(wanted)

@@ -1,0 +1,94 @@
+"""What every results table shares: verdicts, registration, and how rows are written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zpdbench import files
+from zpdbench.hypotheses import Hypotheses
+from zpdbench.statistics.effects import NAN
+
+MEAN = "mean"
+"""Name of the endpoint that is the mean over the benchmarks."""
+
+SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusive"
+REGISTRATION = ("preregistration", "registered")
+"""Columns that end every table."""
+
+
+def judge(p: float, bound: float, margin: float, alpha: float) -> str:
+    """Verdict of a one-sided test.
+
+    Args:
+        p: p value, Holm's where the row is one of a family; NaN if there is no test.
+        bound: one-sided upper limit of the effect in the tested direction.
+        margin: smallest effect of interest, same unit.
+        alpha: level.
+
+    Returns:
+        `supported` if p < alpha, else `contradicted` if the bound lies below the margin, else
+        `inconclusive`.
+    """
+    if math.isnan(p):
+        return INCONCLUSIVE
+    if p < alpha:
+        return SUPPORTED
+    return CONTRADICTED if bound < margin else INCONCLUSIVE
+
+
+def judge_two_sided(p: float, alpha: float) -> str:
+    """Verdict of a test that something differs: it never shows that nothing does."""
+    return SUPPORTED if p < alpha else INCONCLUSIVE
+
+
+def register(hypotheses: Hypotheses) -> tuple[str, str]:
+    """The hypotheses' digest (16 digits) and whether it is the registered one.
+
+    Returns:
+        digest, and `none` (nothing registered), `yes`, or `exploratory` (another digest).
+    """
+    digest = hypotheses.digest()
+    if not hypotheses.registered:
+        return digest[:16], "none"
+    return digest[:16], "yes" if digest.startswith(hypotheses.registered) else "exploratory"
+
+
+def write_rows(
+    path: str | Path,
+    columns: Sequence[str],
+    rows: Iterable[dict[str, Any]],
+    hypotheses: Hypotheses,
+    *,
+    interim: str = "",
+) -> None:
+    """Write rows as TSV: absent or infinite values as NA, registration in every row.
+
+    Args:
+        columns: without REGISTRATION; `note` among them.
+        interim: what is missing of the grid, put before every note; "" if nothing.
+    """
+    digest, status = register(hypotheses)
+    lead = [f"interim: {interim}"] if interim else []
+    if status == "exploratory":
+        lead.append("exploratory: not the registered hypotheses")
+
+    def cells(row: dict[str, Any]) -> list[Any]:
+        note = "; ".join([*lead, *([row["note"]] if row.get("note") else [])])
+        full = {**row, "note": note or None, "preregistration": digest, "registered": status}
+        return [finite(full.get(c)) for c in (*columns, *REGISTRATION)]
+
+    files.write_tsv(path, (*columns, *REGISTRATION), (cells(row) for row in rows))
+
+
+def finite(value: Any) -> Any:
+    """The value, with NaN instead of anything infinite, as a built-in type."""
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else NAN
+    if isinstance(value, np.integer):
+        return int(value)
+    return value
