@@ -1,0 +1,240 @@
+"""transformers + peft: the reference that the other engines are compared with.
+
+Runs on CPU, CUDA and MPS. Prompts of one adapter are batched with padding on the left; likelihoods
+come from one pass over prompt and continuation. Slower than vLLM, and simpler to trust.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from zpdbench.engines import Adapter, Answer, Request, Settings, Tag, engine_version
+from zpdbench.engines.tokens import Tokens
+from zpdbench.errors import UserError
+
+BATCH = 16
+TAIL = 8
+"""Tokens beyond a stop string's bytes that are decoded when looking for it."""
+
+
+class TransformersEngine:
+    """See `zpdbench.engines.Engine`. Settings' options: `batch_size`, `device`."""
+
+    def __init__(self, checkpoint: Path, settings: Settings) -> None:
+        started = time.monotonic()
+        try:
+            import torch
+            from transformers import AutoModelForCausalLM
+        except ImportError as error:
+            raise UserError(
+                f"transformers cannot be imported ({error})",
+                where="generations.engine",
+                fix="install the serving environment (envs/serve.txt)",
+            ) from error
+        torch.set_num_threads(settings.threads)
+        self.name = engine_version("transformers", settings)
+        self.settings = settings
+        self.tokens = Tokens(checkpoint)
+        self._batch = int(settings.options.get("batch_size", BATCH))
+        self._device = settings.options.get("device") or _device()
+        try:
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                checkpoint, dtype=getattr(torch, settings.dtype), local_files_only=True
+            )
+        except Exception as error:  # transformers raises many kinds for one bad file
+            raise UserError(
+                f"cannot be loaded ({' '.join(str(error).split())[:200]})",
+                where=str(checkpoint),
+                fix="delete the checkpoint folder; it is made again",
+            ) from error
+        self._model: Any = model.to(self._device).eval()
+        self._loaded: list[str] = []
+        self._counts = dict.fromkeys(("requests", "prompt_tokens", "generated_tokens"), 0)
+        self._seconds = {"load": time.monotonic() - started, "answer": 0.0}
+
+    def ask(self, requests: Iterable[tuple[Tag, Request]]) -> Iterator[tuple[Tag, Answer]]:
+        """See `Engine.ask`; answers come in the order of requests."""
+        import torch
+
+        def kind(pair: tuple[Tag, Request]) -> tuple[Adapter | None, bool, int, float, float]:
+            r = pair[1]
+            return r.adapter, bool(r.choices), r.max_tokens, r.temperature, r.top_p
+
+        for (adapter, scored, *_), group in groupby(requests, key=kind):
+            for batch in _batches(group, self._batch):
+                before = time.monotonic()
+                with torch.inference_mode(), self._with(adapter):
+                    asked = [request for _, request in batch]
+                    answers = self._score(asked) if scored else self._generate(asked)
+                self._seconds["answer"] += time.monotonic() - before
+                for (tag, request), answer in zip(batch, answers, strict=True):
+                    self._counts["requests"] += 1
+                    self._counts["prompt_tokens"] += len(request.prompt)
+                    self._counts["generated_tokens"] += len(answer.token_ids)
+                    yield tag, answer
+
+    def metrics(self) -> dict[str, float]:
+        """Counts of requests and tokens; seconds to load and answer."""
+        return {**self._counts, **{f"{k}_seconds": round(s, 3) for k, s in self._seconds.items()}}
+
+    def close(self) -> None:
+        """Give the model's memory back."""
+        self._model = None
+
+    def _with(self, adapter: Adapter | None) -> AbstractContextManager[Any]:
+        if adapter is None:
+            return self._model.disable_adapter() if self._loaded else nullcontext()
+        if adapter.name not in self._loaded:
+            from peft import PeftModel
+
+            if self._loaded:
+                self._model.load_adapter(adapter.path, adapter_name=adapter.name)
+            else:
+                self._model = PeftModel.from_pretrained(
+                    self._model, adapter.path, adapter_name=adapter.name
+                )
+            self._model.eval()
+            self._loaded.append(adapter.name)
+            if len(self._loaded) > self.settings.adapters_in_flight:
+                self._model.set_adapter(adapter.name)
+                self._model.delete_adapter(self._loaded.pop(0))
+        self._model.set_adapter(adapter.name)
+        return nullcontext()
+
+    def _score(self, requests: Sequence[Request]) -> list[Answer]:
+        """Summed log-likelihood of each choice, one pass a choice, padded on the right."""
+        import torch
+
+        jobs = [(r.prompt, choice) for r in requests for choice in r.choices]
+        sums: list[float] = []
+        for start in range(0, len(jobs), self._batch):
+            part = jobs[start : start + self._batch]
+            longest = max(len(p) + len(c) - 1 for p, c in part)
+            ids = torch.zeros(len(part), longest, dtype=torch.long)
+            mask = torch.zeros_like(ids)
+            for row, (prompt, choice) in enumerate(part):
+                whole = (*prompt, *choice[:-1])
+                ids[row, : len(whole)] = torch.tensor(whole)
+                mask[row, : len(whole)] = 1
+            logits = self._model(
+                input_ids=ids.to(self._device), attention_mask=mask.to(self._device)
+            ).logits
+            for row, (prompt, choice) in enumerate(part):
+                at = logits[row, len(prompt) - 1 : len(prompt) - 1 + len(choice)].float()
+                taken = at.log_softmax(-1).gather(
+                    1, torch.tensor(choice, device=at.device).unsqueeze(1)
+                )
+                sums.append(float(taken.sum()))
+        answers = []
+        for request in requests:
+            count = len(request.choices)
+            answers.append(Answer(logprobs=tuple(sums[:count])))
+            del sums[:count]
+        return answers
+
+    def _generate(self, requests: Sequence[Request]) -> list[Answer]:
+        """Token by token with a cache; finished rows leave the batch."""
+        import torch
+
+        longest = max(len(r.prompt) for r in requests)
+        ids = torch.zeros(len(requests), longest, dtype=torch.long, device=self._device)
+        mask = torch.zeros_like(ids)
+        for row, request in enumerate(requests):
+            ids[row, longest - len(request.prompt) :] = torch.tensor(request.prompt)
+            mask[row, longest - len(request.prompt) :] = 1
+        samplers = [_generator(r) for r in requests]
+        produced: list[list[int]] = [[] for _ in requests]
+        live = list(range(len(requests)))
+        cache, positions = None, (mask.cumsum(1) - 1).clamp_min(0)
+        while True:
+            step = self._model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            cache = step.past_key_values
+            chosen = [
+                _choose(step.logits[n, -1].float(), requests[row], samplers[row])
+                for n, row in enumerate(live)
+            ]
+            for row, token in zip(live, chosen, strict=True):
+                produced[row].append(token)
+            keep = [
+                n for n, row in enumerate(live) if not self._ended(requests[row], produced[row])
+            ]
+            if not keep:
+                break
+            index = torch.tensor(keep, device=self._device)
+            if len(keep) < len(live):
+                cache.batch_select_indices(index)
+                mask, positions = mask[index], positions[index]
+            live = [live[n] for n in keep]
+            ids = torch.tensor([[chosen[n]] for n in keep], device=self._device)
+            mask = torch.cat([mask, mask.new_ones(len(keep), 1)], 1)
+            positions = positions[:, -1:] + 1
+        return [
+            Answer(*self.tokens.finish(tokens, request.stop, request.max_tokens))
+            for request, tokens in zip(requests, produced, strict=True)
+        ]
+
+    def _ended(self, request: Request, tokens: Sequence[int]) -> bool:
+        if len(tokens) >= request.max_tokens or tokens[-1] in self.tokens.end_ids:
+            return True
+        if not request.stop:
+            return False
+        # A token is at least one byte, so a stop string lies within as many last tokens.
+        reach = max(len(s.encode("utf-8")) for s in request.stop) + TAIL
+        tail = self.tokens.decode(tokens[-reach:])
+        return any(s in tail for s in request.stop)
+
+
+def _batches(group: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    batch: list[Any] = []
+    for pair in group:
+        batch.append(pair)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _generator(request: Request) -> Any:
+    if request.temperature == 0:
+        return None
+    import torch
+
+    generator = torch.Generator()
+    generator.manual_seed(request.seed)
+    return generator
+
+
+def _choose(logits: Any, request: Request, generator: Any) -> int:
+    """Greedy, or drawn from the nucleus (Holtzman et al. 2020) at a temperature."""
+    if request.temperature == 0:
+        return int(logits.argmax())
+    import torch
+
+    probabilities = (logits.cpu() / request.temperature).softmax(-1)
+    if request.top_p < 1:
+        ordered, order = probabilities.sort(descending=True, stable=True)
+        # The smallest set of likeliest tokens that reaches top_p, the first always in it.
+        ordered[ordered.cumsum(0) - ordered >= request.top_p] = 0
+        probabilities = torch.zeros_like(probabilities).scatter_(0, order, ordered)
+    return int(torch.multinomial(probabilities, 1, generator=generator))

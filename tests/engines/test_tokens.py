@@ -1,0 +1,84 @@
+"""Token ids as the reference harness makes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+from tests.engines.conftest import Model
+from zpdbench.engines.tokens import Tokens
+from zpdbench.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def tokens(models: dict[str, Model]) -> Tokens:
+    return Tokens(models["qwen2"].checkpoint)
+
+
+def test_context_and_choice_together_are_the_whole_text(tokens: Tokens) -> None:
+    context, choices = tokens.encode_choices(
+        "Question: how many?\nAnswer:", [" A", " 학교에 갔다."]
+    )
+    for text, choice in zip((" A", " 학교에 갔다."), choices, strict=True):
+        assert context + choice == tokens.encode("Question: how many?\nAnswer:" + text)
+
+
+def test_white_space_at_the_end_goes_to_the_choice(tokens: Tokens) -> None:
+    context, choices = tokens.encode_choices("Answer: \n", ["A"])
+    assert tokens.decode(context) == "Answer:"
+    assert tokens.decode(choices[0]) == " \nA"
+
+
+def test_chat_template_is_applied_to_messages(models: dict[str, Model]) -> None:
+    tokens = Tokens(models["llama"].checkpoint, apply_chat_template=True)
+    assert tokens.render("hi") == ("<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n")
+    shots = [
+        {"role": "user", "content": "1"},
+        {"role": "assistant", "content": "2"},
+        {"role": "user", "content": "3"},
+    ]
+    assert tokens.render("1 2 3", shots).count("<|im_start|>") == 4
+    assert tokens.template() == tiny.CHAT_TEMPLATE
+
+
+def test_without_chat_template_the_prompt_is_sent_as_it_is(tokens: Tokens) -> None:
+    assert tokens.render("hi", [{"role": "user", "content": "ho"}]) == "hi"
+    assert tokens.template() == ""
+
+
+@pytest.mark.parametrize(
+    ("stop", "expected", "reason"),
+    [
+        (["brown"], "The quick ", "stop"),
+        (["brown", "quick"], "The ", "stop"),
+        (["zebra"], "The quick brown fox", "length"),
+    ],
+)
+def test_text_ends_before_the_first_stop_string(
+    tokens: Tokens, stop: list[str], expected: str, reason: str
+) -> None:
+    text, _, why = tokens.finish(tokens.encode("The quick brown fox"), stop, 99)
+    assert (text, why) == (expected, reason)
+
+
+def test_text_ends_at_the_limit(tokens: Tokens) -> None:
+    ids = tokens.encode("The quick brown fox")
+    text, kept, why = tokens.finish(ids, [], 2)
+    assert (kept, why) == (tuple(ids[:2]), "length")
+    assert text == tokens.decode(ids[:2])
+
+
+def test_text_ends_at_the_end_token(tokens: Tokens) -> None:
+    end = tokens.tokenizer.eos_token_id
+    ids = [*tokens.encode("The dog"), end, *tokens.encode("!")]
+    assert tokens.finish(ids, [], 99) == ("The dog", tuple(tokens.encode("The dog")), "stop")
+
+
+def test_a_damaged_tokenizer_is_one_clear_line(tmp_path: Path, models: dict[str, Model]) -> None:
+    for name in ("config.json", "tokenizer_config.json"):
+        (tmp_path / name).write_text((models["qwen2"].checkpoint / name).read_text("utf-8"))
+    (tmp_path / "tokenizer.json").write_text('{"version": "1.0", "model"')
+    with pytest.raises(UserError, match="no readable tokenizer"):
+        Tokens(tmp_path)

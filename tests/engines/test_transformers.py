@@ -1,0 +1,49 @@
+"""The reference engine against the simplest possible loop, and against vLLM."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.engines.conftest import ARCHITECTURES, Model, mixed_requests
+from tests.engines.test_vllm import TOLERANCE, reference
+from zpdbench.engines import Request, Settings, open_engine
+from zpdbench.errors import UserError
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_batched_answers_equal_single_ones(models: dict[str, Model], architecture: str) -> None:
+    model = models[architecture]
+    # Two adapters held at once, so that they come and go.
+    engine: Any = open_engine("transformers", model.checkpoint, Settings(adapters_in_flight=2))
+    requests = sorted(
+        mixed_requests(model, prompts=6),
+        key=lambda pair: (pair[1].adapter.name if pair[1].adapter else "", bool(pair[1].choices)),
+    )
+    answers = dict(engine.ask(requests))
+    expected = reference(model, engine.tokens, requests)
+    for tag, request in requests:
+        if request.choices:
+            assert answers[tag].logprobs == pytest.approx(expected[tag].logprobs, abs=TOLERANCE)
+        else:
+            assert answers[tag].text == expected[tag].text
+            assert answers[tag].finish_reason == expected[tag].finish_reason
+    assert engine.metrics()["requests"] == len(requests)
+    engine.close()
+
+
+def test_samples_follow_their_seeds(models: dict[str, Model]) -> None:
+    engine = open_engine("transformers", models["qwen2"].checkpoint, Settings())
+    requests = [
+        (seed, Request(tuple(range(5, 25)), max_tokens=8, temperature=1.5, top_p=0.9, seed=seed))
+        for seed in range(5)
+    ]
+    first = dict(engine.ask(requests))
+    assert dict(engine.ask(reversed(requests))) == first
+    assert len({a.token_ids for a in first.values()}) > 1
+
+
+def test_a_missing_checkpoint_is_one_clear_line(tmp_path: Any) -> None:
+    with pytest.raises(UserError, match="tokenizer"):
+        open_engine("transformers", tmp_path / "nothing", Settings())

@@ -1,0 +1,219 @@
+"""vLLM against transformers + peft, with base and adapters mixed in one batch."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import tiny
+from tests.engines.conftest import ADAPTERS, ARCHITECTURES, PROMPTS, Model, mixed_requests
+from zpdbench.engines import Answer, Request, Settings, open_engine
+from zpdbench.engines.adapters import checkpoint_shapes, read_adapter
+from zpdbench.errors import UserError
+
+pytest.importorskip("vllm")
+
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def served(
+    request: pytest.FixtureRequest, models: dict[str, Model]
+) -> Iterator[tuple[Model, Any, dict[int, Answer]]]:
+    """A model, its engine with fewer slots than adapters, and answers to the mixed requests."""
+    model = models[request.param]
+    engine = open_engine(
+        "vllm", model.checkpoint, Settings(max_model_len=128, adapters_in_flight=3)
+    )
+    yield model, engine, dict(engine.ask(mixed_requests(model)))
+    engine.close()
+
+
+def reference(model: Model, tokens: Any, requests: list[tuple[int, Request]]) -> dict[int, Answer]:
+    """One prompt at a time by peft's model and transformers' own generate."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(model.checkpoint, dtype=torch.float32)
+    first, *others = model.adapters
+    wrapped: Any = PeftModel.from_pretrained(base, first.path, adapter_name=first.name)
+    for adapter in others:
+        wrapped.load_adapter(adapter.path, adapter_name=adapter.name)
+    wrapped.eval()
+    answers = {}
+    with torch.inference_mode():
+        for tag, request in requests:
+            if request.adapter:
+                wrapped.set_adapter(request.adapter.name)
+            with nullcontext() if request.adapter else wrapped.disable_adapter():
+                if request.choices:
+                    sums = []
+                    for choice in request.choices:
+                        ids = torch.tensor([[*request.prompt, *choice]])
+                        scores = wrapped(input_ids=ids).logits[0].log_softmax(-1)
+                        at = range(len(request.prompt) - 1, ids.shape[1] - 1)
+                        sums.append(
+                            sum(float(scores[i, t]) for i, t in zip(at, choice, strict=True))
+                        )
+                    answers[tag] = Answer(logprobs=tuple(sums))
+                else:
+                    ids = torch.tensor([request.prompt])
+                    made = wrapped.generate(
+                        input_ids=ids,
+                        attention_mask=torch.ones_like(ids),
+                        do_sample=False,
+                        max_new_tokens=request.max_tokens,
+                    )[0, len(request.prompt) :].tolist()
+                    answers[tag] = Answer(*tokens.finish(made, request.stop, request.max_tokens))
+    return answers
+
+
+def test_answers_equal_transformers_and_peft(served: tuple[Model, Any, dict[int, Answer]]) -> None:
+    model, engine, answers = served
+    requests = mixed_requests(model)
+    assert len(requests) == PROMPTS * 3 * (ADAPTERS + 1)
+    expected = reference(model, engine.tokens, requests)
+    for tag, request in requests:
+        if request.choices:
+            assert answers[tag].logprobs == pytest.approx(expected[tag].logprobs, abs=TOLERANCE)
+        else:
+            assert answers[tag].text == expected[tag].text
+            assert answers[tag].finish_reason == expected[tag].finish_reason
+            count = len(answers[tag].token_ids)
+            assert count > 0
+            assert answers[tag].token_ids == expected[tag].token_ids[:count]
+
+
+def test_every_adapter_acts(served: tuple[Model, Any, dict[int, Answer]]) -> None:
+    model, _, answers = served
+    by_adapter: dict[str, list[Answer]] = {}
+    for tag, request in mixed_requests(model):
+        name = request.adapter.name if request.adapter else ""
+        by_adapter.setdefault(name, []).append(answers[tag])
+    assert len(by_adapter) == ADAPTERS + 1
+    assert len({str(a) for a in by_adapter.values()}) == ADAPTERS + 1
+
+
+def test_answers_do_not_depend_on_the_order(served: tuple[Model, Any, dict[int, Answer]]) -> None:
+    model, engine, answers = served
+    engine.forget()
+    again = dict(engine.ask(reversed(mixed_requests(model))))
+    for tag, answer in answers.items():
+        assert again[tag].token_ids == answer.token_ids
+        assert again[tag].text == answer.text
+        assert again[tag].logprobs == pytest.approx(answer.logprobs, abs=TOLERANCE)
+
+
+def test_prefixes_are_computed_once(served: tuple[Model, Any, dict[int, Answer]]) -> None:
+    model, engine, _ = served
+    prompt = tuple(range(5, 105))
+    engine.forget()
+    before = engine.metrics()["cached_prompt_tokens"]
+    asked = [(n, Request((*prompt, n + 5), model.adapters[0], choices=((1,),))) for n in range(4)]
+    assert len(dict(engine.ask(asked))) == 4
+    assert engine.metrics()["cached_prompt_tokens"] - before >= 3 * 96
+
+
+def test_no_more_adapters_are_let_in_than_leave_a_slot_free(
+    served: tuple[Model, Any, dict[int, Answer]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, engine, _ = served
+    lora = engine._engine.vllm_config.lora_config
+    assert lora.max_loras == engine.settings.adapters_in_flight + 1
+    loaded = engine._engine.model_executor.driver_worker.worker.model_runner.lora_manager
+    seen = []
+    step = engine._engine.step
+
+    def watched() -> Any:
+        outputs = step()
+        scheduler = engine._engine.engine_core.engine_core.scheduler
+        seen.append({r.lora_request.lora_name for r in scheduler.running if r.lora_request})
+        return outputs
+
+    monkeypatch.setattr(engine._engine, "step", watched)
+    assert len(list(engine.ask(mixed_requests(model)))) == PROMPTS * 3 * (ADAPTERS + 1)
+    assert max(map(len, seen)) == engine.settings.adapters_in_flight < ADAPTERS
+    assert len(loaded.list_adapters()) <= lora.max_loras
+
+
+def test_vllms_own_lora_products_agree(models: dict[str, Model]) -> None:
+    model = models["qwen2"]
+    requests = mixed_requests(model, prompts=4)
+    answers = []
+    for grouped in (True, False):
+        engine = open_engine(
+            "vllm",
+            model.checkpoint,
+            Settings(max_model_len=128, options={"grouped_lora": grouped, "max_num_seqs": 32}),
+        )
+        answers.append(dict(engine.ask(requests)))
+        engine.close()
+    for tag, answer in answers[0].items():
+        assert answers[1][tag].text == answer.text
+        assert answers[1][tag].logprobs == pytest.approx(answer.logprobs, abs=TOLERANCE)
+
+
+def test_changed_weights_at_the_same_path_are_another_adapter(
+    served: tuple[Model, Any, dict[int, Answer]], tmp_path: Path
+) -> None:
+    model, engine, _ = served
+    shapes = checkpoint_shapes(model.checkpoint)
+    folder = tmp_path / "adapter"
+    prompt = tuple(range(5, 90))
+    found = []
+    for source in model.adapters[:2]:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(source.path, folder)
+        adapter = read_adapter(folder, shapes, 8)
+        choices = ((7,), (8,), (9,))
+        (here,) = dict(engine.ask([(0, Request(prompt, adapter, choices=choices))])).values()
+        (there,) = dict(engine.ask([(0, Request(prompt, source, choices=choices))])).values()
+        assert here.logprobs == pytest.approx(there.logprobs, abs=TOLERANCE)
+        found.append(here.logprobs)
+    assert found[0] != pytest.approx(found[1], abs=TOLERANCE)
+
+
+def test_samples_follow_their_seeds(served: tuple[Model, Any, dict[int, Answer]]) -> None:
+    model, engine, _ = served
+    requests = [
+        (n, Request(tuple(range(5, 25)), a, max_tokens=12, temperature=0.8, top_p=p, seed=seed))
+        for n, (a, p, seed) in enumerate(
+            (a, p, seed)
+            for a in (None, model.adapters[0])
+            for p in (1.0, 0.95)
+            for seed in range(6)
+        )
+    ]
+    first = dict(engine.ask(requests))
+    greedy = [(99 + n, Request(tuple(range(5, 30 + n)), max_tokens=9)) for n in range(5)]
+    second = dict(engine.ask([*greedy, *reversed(requests)]))
+    assert all(second[n].token_ids == first[n].token_ids for n in first)
+    assert len({first[n].token_ids for n in range(6)}) > 1
+
+
+def test_a_cache_that_does_not_fit_is_one_clear_line(models: dict[str, Model]) -> None:
+    with pytest.raises(UserError, match="KV cache does not fit") as caught:
+        open_engine(
+            "vllm", models["qwen2"].checkpoint, Settings(max_model_len=512, kv_cache_gib=1e-4)
+        )
+    assert "kv_cache_gib" in caught.value.where
+
+
+def test_a_rank_above_vllms_limit_is_one_clear_line(models: dict[str, Model]) -> None:
+    with pytest.raises(UserError, match="limit of 512"):
+        open_engine("vllm", models["qwen2"].checkpoint, Settings(max_rank=1024))
+
+
+def test_a_damaged_checkpoint_is_one_clear_line(tmp_path: Path) -> None:
+    folder = tiny.save_checkpoint(tmp_path / "base", "qwen2")
+    config = (folder / "config.json").read_text("utf-8")
+    (folder / "config.json").write_text(config.replace('"Qwen2ForCausalLM"', '"NoSuchModel"'))
+    with pytest.raises(UserError, match="cannot load the checkpoint"):
+        open_engine("vllm", folder, Settings(max_model_len=128))
