@@ -19,7 +19,8 @@ _LONG = ("note", "preregistration", "registered")
 # Which columns of a wide table have the first right to the room there is.
 _FIRST = (
     "verdict", "model", "benchmark", "condition", "step", "quantity", "method", "term",
-    "contrast", "scale", "n_seeds_planned", "estimate", "difference", "p_value", "power",
+    "contrast", "scale", "unit", "n_seeds", "ratio", "estimate", "difference", "p_value", "power",
+    "claimed_difference", "mde_80", "seeds_for_80",
     "value", "mean", "expected", "observed", "low", "high", "design", "test", "p_holm",
     "statistic",
 )  # fmt: skip

@@ -272,7 +272,7 @@ def _row(cells: Cells, h: H3a, benchmark: str, scale: str) -> dict[str, Any]:
         test = effects.welch(d["small"], d["large"], side=h.side, alpha=h.alpha, level=level)
         row["test"] = "Welch t of per-seed differences"
         row["mde_80"] = power.minimal_effect(test.standard_error, test.df, alpha=h.alpha)
-        claimed = _claimed_difference(cells, h, benchmark) if scale == "pp" else effects.NAN
+        claimed = claimed_difference(cells, h, benchmark) if scale == "pp" else effects.NAN
         row["power_claimed"] = power.power(
             sign * claimed, test.standard_error, test.df, alpha=h.alpha
         )
@@ -335,7 +335,8 @@ def _note_disagreement(rows: list[dict[str, Any]]) -> None:
                 )
 
 
-def _claimed_difference(cells: Cells, h: H3a, benchmark: str) -> float:
+def claimed_difference(cells: Cells, h: H3a, benchmark: str) -> float:
+    """Claimed difference of the two gains, percentage points; NaN if not claimed throughout."""
     claimed = h.claimed.benchmarks
     names = cells.benchmarks if benchmark == MEAN else [benchmark]
     if any(name not in claimed for name in names):

@@ -135,7 +135,8 @@ def task_scores(table: pl.DataFrame) -> pl.DataFrame:
     Returns:
         model condition seed step benchmark task metric value n_items, sorted. The benchmark's
         primary metric comes first; then accuracy beside macro-F1, flexible beside strict
-        extraction, tasks, and the count of each status that is not `ok`.
+        extraction, tasks, and the count of each status but `ok` and
+        `passed`.
     """
     columns = [*POINT, "task", "metric", "value", "n_items"]
     text = [pl.col(c).cast(pl.String) for c in ("model", "condition", "seed", "benchmark")]
@@ -182,7 +183,9 @@ def task_scores(table: pl.DataFrame) -> pl.DataFrame:
                 .select(columns)
             )
     if "status" in table.columns:
-        odd = table.filter(pl.col("status").is_not_null() & (pl.col("status") != "ok"))
+        odd = table.filter(
+            pl.col("status").is_not_null() & ~pl.col("status").is_in(["ok", "passed"])
+        )
         if not odd.is_empty():
             sizes = table.group_by(POINT).agg(pl.len().cast(pl.Int64).alias("n_items"))
             parts.append(

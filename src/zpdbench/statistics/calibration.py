@@ -1,0 +1,109 @@
+"""`zpdbench calibration`: does a run's confidence match how often it is right, step by step?"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike
+
+from zpdbench.errors import UserError
+from zpdbench.statistics import effects, metrics, settings, tables
+from zpdbench.statistics.verdicts import write_rows
+
+COLUMNS = (
+    "hypothesis", "model", "condition", "step", "benchmark", "n_items", "bins", "n_seeds", "ece",
+    "low", "high", "level", "sd", "mean_confidence", "accuracy", "note",
+)  # fmt: skip
+BINS = 15
+LEVEL = 0.95
+
+
+def expected_calibration_error(
+    confidence: ArrayLike, correct: ArrayLike, bins: int = BINS
+) -> float:
+    """Mean over bins of |accuracy - confidence|, weighted by the bins' sizes.
+
+    Args:
+        confidence: n probabilities given to the chosen answers, in [0, 1].
+        correct: n scores in [0, 1].
+        bins: of equal width, the right end included (0 in the first).
+
+    Biased upwards at few items a bin: compare only equal numbers of items.
+    Source: Naeini, Cooper and Hauskrecht 2015; Guo et al. 2017, eq. 3.
+    """
+    p, y = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
+    if p.size == 0:
+        return effects.NAN
+    index = np.clip(np.ceil(p * bins).astype(int) - 1, 0, bins - 1)
+    gaps = np.bincount(index, weights=y - p, minlength=bins)
+    return float(np.abs(gaps).sum() / p.size)
+
+
+def analyse(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
+    """Rows of calibration.tsv: mean over seeds with Student's t interval.
+
+    Raises:
+        UserError: no row of the files has a confidence, or one lies outside [0, 1].
+    """
+    found: dict[tuple[str, str, int, str], list[tuple[str, float, int, float, float]]] = {}
+    for path in paths:
+        table = tables.read_scores([path])
+        if "confidence" not in table.columns:
+            continue
+        table = table.filter(pl.col("confidence").is_not_null() & ~pl.col("confidence").is_nan())
+        if table.is_empty():
+            continue
+        outside = table.filter((pl.col("confidence") < 0) | (pl.col("confidence") > 1.000001))
+        if not outside.is_empty():
+            raise UserError(
+                f"confidence is {outside['confidence'][0]:g}, must lie in [0, 1]",
+                where=str(path),
+                fix="score the run again",
+            )
+        for key, part in table.group_by(*metrics.POINT):
+            model, condition, seed, step, benchmark = key
+            p, y = part["confidence"].to_numpy(), part["correct"].to_numpy()
+            found.setdefault(
+                (str(model), str(condition), int(str(step)), str(benchmark)), []
+            ).append(
+                (
+                    str(seed),
+                    expected_calibration_error(p, y),
+                    part.height,
+                    float(p.mean(dtype=float)),
+                    float(y.mean(dtype=float)),
+                )
+            )
+    if not found:
+        raise UserError(
+            "no row has a confidence",
+            where=str(paths[0]) if paths else "",
+            fix="only answers chosen by their probability have one",
+        )
+    rows = []
+    for (model, condition, step, benchmark), seeds in sorted(found.items()):
+        seeds.sort()
+        values = [s[1] for s in seeds]
+        interval = effects.mean_interval(values, LEVEL)
+        rows.append(
+            {
+                "hypothesis": "calibration", "model": model, "condition": condition,
+                "step": step, "benchmark": benchmark, "n_items": seeds[0][2], "bins": BINS,
+                "n_seeds": len(seeds), "ece": interval.estimate, "low": interval.low,
+                "high": interval.high, "level": LEVEL, "sd": effects.spread(values),
+                "mean_confidence": float(np.mean([s[3] for s in seeds])),
+                "accuracy": float(np.mean([s[4] for s in seeds])),
+                "note": "biased upwards at few items: compare only rows of equal n_items",
+            }
+        )  # fmt: skip
+    return rows
+
+
+def main(args: argparse.Namespace) -> None:
+    """Entry of the verb: args.study, args.scores (runs' files), args.out."""
+    write_rows(args.out, COLUMNS, analyse(args.scores), settings.read_hypotheses(args.study))

@@ -1,0 +1,298 @@
+"""`zpdbench efficiency`: steps, FLOPs and seconds to the control's final score."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
+
+from zpdbench import grid
+from zpdbench.errors import UserError
+from zpdbench.hypotheses import Efficiency
+from zpdbench.statistics import effects, runs, settings, tables
+from zpdbench.statistics.effects import NAN
+from zpdbench.statistics.verdicts import MEAN, judge, write_rows
+
+COLUMNS = (
+    "hypothesis", "model", "benchmark", "unit", "n_seeds", "target", "last_step",
+    "reached_treatment", "reached_control", "median_treatment", "median_control",
+    "restricted_mean_treatment", "restricted_mean_control", "ratio", "low", "high", "level",
+    "saved_percent", "test", "statistic", "df", "p_value", "p_holm", "verdict", "note",
+)  # fmt: skip
+UNITS = ("steps", "flops", "seconds")
+MIN_SEEDS = 5
+"""Below it the linearised interval of a ratio is not used."""
+
+Array = NDArray[np.float64]
+Cost = Callable[[float], float]
+"""Cost of a run up to a (fractional) step."""
+
+
+def isotonic(values: ArrayLike) -> Array:
+    """The closest non-decreasing sequence in least squares (pool adjacent violators).
+
+    Source: Barlow et al. 1972; the same as sklearn's IsotonicRegression with equal weights.
+    """
+    blocks: list[list[float]] = []
+    for value in np.asarray(values, dtype=float):
+        blocks.append([float(value), 1.0])
+        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
+            mean, weight = blocks.pop()
+            last = blocks[-1]
+            total = last[1] + weight
+            last[0] = (last[0] * last[1] + mean * weight) / total
+            last[1] = total
+    return np.concatenate([np.full(int(weight), mean) for mean, weight in blocks])
+
+
+def first_crossing(steps: ArrayLike, curve: ArrayLike, target: float) -> float:
+    """The first step at which a piecewise linear curve reaches `target`; NaN if never."""
+    x, y = np.asarray(steps, dtype=float), np.asarray(curve, dtype=float)
+    above = np.flatnonzero(y >= target - 1e-12)
+    if above.size == 0:
+        return NAN
+    i = int(above[0])
+    if i == 0 or y[i] == y[i - 1]:
+        return float(x[i])
+    share = (target - y[i - 1]) / (y[i] - y[i - 1])
+    return float(x[i - 1] + min(max(share, 0.0), 1.0) * (x[i] - x[i - 1]))
+
+
+@dataclass(frozen=True)
+class Curves:
+    """One model and benchmark: curves[seed, step] of the two conditions, on the same items."""
+
+    steps: Array
+    treatment: Array
+    control: Array
+
+
+def compare(
+    curves: Curves,
+    costs_treatment: Sequence[Cost],
+    costs_control: Sequence[Cost],
+    *,
+    smooth: bool = True,
+    alpha: float = 0.05,
+) -> dict[str, Any]:
+    """Cost to the control's mean final score, treatment over control.
+
+    A run's cost is that of the first step at which its (isotonic) curve reaches the target; a run
+    that never does is censored at its end. Each condition is summarised by the restricted mean
+    (mean of the cost or, if censored, the cost of the whole run), which needs no assumption about
+    what would have come later (Irwin 1949; Royston and Parmar 2013). Both conditions face the
+    same target, so that the ratio is about 1 where they do not differ. Ratio with Student's t
+    interval on the log, linearised per seed (paired ratio of means, Cochran 1977, ch. 6).
+    """
+    last = float(curves.steps[-1])
+    fit = isotonic if smooth else lambda v: np.asarray(v, dtype=float)
+    control = np.array([fit(c) for c in curves.control])
+    treatment = np.array([fit(c) for c in curves.treatment])
+    target = float(control[:, -1].mean())
+    times = {
+        "treatment": np.array([first_crossing(curves.steps, c, target) for c in treatment]),
+        "control": np.array([first_crossing(curves.steps, c, target) for c in control]),
+    }
+    costs = {
+        name: np.array([cost(last if math.isnan(t) else t) for t, cost in zip(ts, fs, strict=True)])
+        for (name, ts), fs in zip(times.items(), (costs_treatment, costs_control), strict=True)
+    }
+    n = len(treatment)
+    row: dict[str, Any] = {
+        "n_seeds": n, "target": 100 * target, "last_step": int(last), "level": 1 - alpha,
+        "test": "paired t of linearised log ratio", "p_value": NAN, "_bound": NAN,
+    }  # fmt: skip
+    for name in times:
+        reached = np.isfinite(times[name])
+        row[f"reached_{name}"] = int(reached.sum())
+        row[f"restricted_mean_{name}"] = float(costs[name].mean())
+        # The Kaplan-Meier median under one common end: a plain median, unless that is censored.
+        ordered = np.sort(np.where(reached, costs[name], np.inf))
+        median = float(ordered[(n - 1) // 2] + ordered[n // 2]) / 2
+        row[f"median_{name}"] = median if math.isfinite(median) else NAN
+    top, bottom = costs["treatment"].mean(), costs["control"].mean()
+    notes = []
+    censored = 2 * n - row["reached_treatment"] - row["reached_control"]
+    if censored:
+        notes.append(f"{censored} of {2 * n} runs never reach the target: censored at their end")
+    if not (top > 0 and bottom > 0):
+        notes.append("the untuned base is at the target already: no ratio")
+        return {**row, "note": "; ".join(notes)}
+    ratio = float(top / bottom)
+    row |= {"ratio": ratio, "saved_percent": 100 * (1 - ratio)}
+    linear = costs["treatment"] / top - costs["control"] / bottom
+    se = effects.spread(linear) / math.sqrt(n) if n > 1 else NAN
+    if n < MIN_SEEDS or not se > 0:
+        notes.append(
+            f"below {MIN_SEEDS} seeds: no interval" if n < MIN_SEEDS else "no spread: no interval"
+        )
+        return {**row, "note": "; ".join(notes)}
+    test = effects.t_test(
+        math.log(ratio), se, n - 1.0, side="smaller", alpha=alpha, level=1 - alpha
+    )
+    return {
+        **row, "low": math.exp(test.low), "high": math.exp(test.high),
+        "statistic": test.statistic, "df": test.df, "p_value": test.p_value,
+        "_bound": test.bound, "note": "; ".join(notes),
+    }  # fmt: skip
+
+
+def curves_of(
+    table: pl.DataFrame, model: str, h: Efficiency, benchmarks: Sequence[str]
+) -> tuple[Curves, list[str]] | None:
+    """The curves of a model, mean over `benchmarks`, and the seeds; None without interim steps.
+
+    The untuned base, where it was evaluated, is every curve's step 0.
+    """
+    part = table.filter(
+        (pl.col("model") == model)
+        & (pl.col("items") == "subset")
+        & pl.col("benchmark").is_in(list(benchmarks))
+    )
+    found = {
+        (r["condition"], r["seed"], r["step"], r["benchmark"]): r["value"]
+        for r in part.iter_rows(named=True)
+    }
+    pair = (h.treatment, h.control)
+    steps = sorted({s for c, _, s, _ in found if c in pair})
+    seeds = tables.seed_order([s for c, s, _, _ in found if c in pair])
+    complete = [
+        seed
+        for seed in seeds
+        if all((c, seed, s, b) in found for c in pair for s in steps for b in benchmarks)
+    ]
+    if len(steps) < 2 or not complete:
+        return None
+    start: list[float] = []
+    base = [found[k] for k in sorted(found) if k[0] == grid.BASE]
+    if len(base) == len(benchmarks):
+        start = [float(np.mean(base))]
+
+    def curve(condition: str) -> Array:
+        return np.array(
+            [
+                start
+                + [
+                    float(np.mean([found[condition, seed, s, b] for b in benchmarks]))
+                    for s in steps
+                ]
+                for seed in complete
+            ]
+        )
+
+    axis = np.array([0.0] * len(start) + [float(s) for s in steps])
+    return Curves(axis, curve(h.treatment), curve(h.control)), complete
+
+
+def read_cost(folder: str | Path, unit: str) -> Cost | None:
+    """A run's cumulative FLOPs (trace.parquet) or seconds (steps.timing.parquet) by step.
+
+    Scoring passes are charged at the step at which they happen; None where the file is not there.
+    """
+    name = "trace.parquet" if unit == "flops" else "steps.timing.parquet"
+    path = Path(folder) / name
+    if not path.is_file():
+        return None
+    try:
+        frame = pl.read_parquet(path, columns=["step", unit])
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise UserError("cannot be read", where=str(path), fix="train the run again") from error
+    total = (
+        frame.with_columns(pl.col(unit).cast(pl.Float64).fill_null(0.0))
+        .group_by("step")
+        .agg(pl.col(unit).sum())
+        .sort("step")
+    )
+    steps = total["step"].to_numpy().astype(float)
+    spent = np.cumsum(total[unit].to_numpy())
+    if steps.size == 0 or steps[0] > 0:
+        steps, spent = np.insert(steps, 0, 0.0), np.insert(spent, 0, 0.0)
+    return lambda step: float(np.interp(step, steps, spent))
+
+
+def analyse(
+    table: pl.DataFrame,
+    h: Efficiency,
+    models: Sequence[str],
+    benchmarks: Sequence[str],
+    folders: dict[tuple[str, str, str], Path],
+) -> list[dict[str, Any]]:
+    """Rows of efficiency.tsv: each model, benchmark (and their mean) and unit.
+
+    One-sided test that the ratio is below 1, Holm over the benchmarks within a model and unit.
+
+    Args:
+        folders: (model, condition, seed) -> the run's adapter folder, for FLOPs and seconds.
+    """
+    rows: list[dict[str, Any]] = []
+    for model in models:
+        for unit in UNITS:
+            part: list[dict[str, Any]] = []
+            for benchmark in [*benchmarks, MEAN]:
+                row: dict[str, Any] = {"hypothesis": "efficiency", "model": model, "benchmark": benchmark,
+                       "unit": unit, "p_value": NAN, "_bound": NAN}  # fmt: skip
+                part.append(row)
+                found = curves_of(table, model, h, benchmarks if benchmark == MEAN else [benchmark])
+                if found is None:
+                    row["note"] = "evaluated once only, or no complete seed: no curve"
+                    continue
+                curves, seeds = found
+                costs = {
+                    c: [_cost(folders, (model, c, s), unit) for s in seeds]
+                    for c in (h.treatment, h.control)
+                }
+                if any(f is None for fs in costs.values() for f in fs):
+                    row["note"] = f"no {unit} recorded for some runs"
+                    row["n_seeds"] = len(seeds)
+                    continue
+                row |= compare(
+                    curves,
+                    [f for f in costs[h.treatment] if f],
+                    [f for f in costs[h.control] if f],
+                    smooth=h.smooth == "isotonic",
+                    alpha=h.alpha,
+                )
+            adjusted = effects.holm([r["p_value"] for r in part[:-1]])
+            for row, p in zip(part, [*adjusted, NAN], strict=True):
+                row["p_holm"] = p
+                used = row["p_value"] if row["benchmark"] == MEAN else p
+                row["verdict"] = judge(used, row["_bound"], 0.0, h.alpha)
+            rows += part
+    return rows
+
+
+def _cost(
+    folders: dict[tuple[str, str, str], Path], run: tuple[str, str, str], unit: str
+) -> Cost | None:
+    if unit == "steps":
+        return float
+    return read_cost(folders[run], unit) if run in folders else None
+
+
+def main(args: argparse.Namespace) -> None:
+    """Entry of the verb: args.study, args.scores (scores.tsv), args.adapters (runs), args.out."""
+    hypotheses = settings.read_hypotheses(args.study)
+    config = settings.read(args.study)
+    table = runs.read_run_scores(args.scores)
+    folders: dict[tuple[str, str, str], Path] = {}
+    for folder in getattr(args, "adapters", None) or []:
+        path = Path(folder)
+        folders[path.parent.parent.name, path.parent.name, path.name.removeprefix("s")] = path
+    rows = analyse(
+        table,
+        hypotheses.efficiency,
+        settings.study_names(config, "models")
+        or sorted(set(table["model"].to_list()), key=tables.natural_key),
+        tables.benchmark_order(
+            settings.study_names(config, "benchmarks") or table["benchmark"].to_list()
+        ),
+        folders,
+    )
+    write_rows(args.out, COLUMNS, rows, hypotheses)
