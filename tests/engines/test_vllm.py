@@ -182,14 +182,11 @@ def test_changed_weights_at_the_same_path_are_another_adapter(
 
 def test_samples_follow_their_seeds(served: tuple[Model, Any, dict[int, Answer]]) -> None:
     model, engine, _ = served
+    prompt = tuple(range(5, 25))
+    ways = itertools.product((None, model.adapters[0]), (1.0, 0.95), range(6))
     requests = [
-        (n, Request(tuple(range(5, 25)), a, max_tokens=12, temperature=0.8, top_p=p, seed=seed))
-        for n, (a, p, seed) in enumerate(
-            (a, p, seed)
-            for a in (None, model.adapters[0])
-            for p in (1.0, 0.95)
-            for seed in range(6)
-        )
+        (n, Request(prompt, a, max_tokens=12, temperature=0.8, top_p=p, seed=seed))
+        for n, (a, p, seed) in enumerate(ways)
     ]
     first = dict(engine.ask(requests))
     greedy = [(99 + n, Request(tuple(range(5, 30 + n)), max_tokens=9)) for n in range(5)]

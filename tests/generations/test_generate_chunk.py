@@ -1,0 +1,313 @@
+"""A whole generation job on a tiny model: what it writes, finds again, and refuses."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from tests import tiny
+from tests.generations.conftest import CONDITIONS, STEPS, Grid
+from zpdbench import files
+from zpdbench.errors import UserError
+from zpdbench.generations import generate_chunk
+
+ANSWERS = 30 + len(CONDITIONS) * (12 + 30)
+COLUMNS = [
+    "model", "condition", "seed", "step", "benchmark", "task", "item_id", "sample", "text",
+    "finish_reason", "n_prompt_tokens", "n_tokens", "logprobs", "adapter", "items", "engine",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def done(grid: Grid, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The chunk's file, made from nothing by vLLM, and the cache that it left."""
+    folder = tmp_path_factory.mktemp("done")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZPDBENCH_CACHE", str(folder / "cache"))
+        generate_chunk.main(grid.arguments(folder / "all.parquet"))
+    return folder / "all.parquet", folder / "cache"
+
+
+def with_benchmark(grid: Grid, name: str, **fields: Any) -> Grid:
+    config = copy.deepcopy(grid.config)
+    config["benchmarks"][name].update(fields)
+    return Grid(grid.folder, config)
+
+
+def test_every_item_is_answered_once(done: tuple[Path, Path]) -> None:
+    frame = pl.read_parquet(done[0])
+    assert frame.columns == COLUMNS
+    assert frame.height == ANSWERS
+    keys = ["condition", "seed", "step", "benchmark", "item_id", "sample"]
+    assert frame.select(keys).is_unique().all()
+    counts = dict(
+        frame.group_by("condition", "step")
+        .len()
+        .select(pl.concat_str("condition", "step", separator=" "), "len")
+        .iter_rows()
+    )
+    expected = {f"{c} {s}": 12 if s < STEPS[-1] else 30 for c in CONDITIONS for s in STEPS}
+    assert counts == {"base 0": 30, **expected}
+
+
+def test_answers_have_what_their_kind_has(done: tuple[Path, Path]) -> None:
+    frame = pl.read_parquet(done[0])
+    texts = frame.filter(pl.col("benchmark") == "gsm8k")
+    assert set(texts["finish_reason"]) <= {"stop", "length"}
+    assert (texts["logprobs"].list.len() == 0).all()
+    assert (texts["n_tokens"] > 0).any()
+    assert (texts["n_tokens"] <= 16).all()
+    choices = frame.filter(pl.col("benchmark") != "gsm8k")
+    assert (choices["text"] == "").all()
+    assert set(choices["logprobs"].list.len()) == {2, 3, 4}
+    assert (choices["logprobs"].list.max() < 0).all()
+
+
+def test_the_sample_probed_alone_agrees(done: tuple[Path, Path]) -> None:
+    about = json.loads(pl.read_parquet_metadata(done[0])["batch_invariance"])
+    assert about == {"asked": 8, "equal": 8}
+    timing = json.loads(done[0].with_suffix(".timing.json").read_text("utf-8"))
+    assert timing["batch_invariance"]["largest"] < 1e-4
+    assert timing["engine"]["generated_tokens"] > 0
+
+
+def test_the_transformers_engine_gives_the_same(
+    done: tuple[Path, Path], grid: Grid, cache: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "reference.parquet"
+    generate_chunk.main(grid.arguments(out, changes={"engine": "transformers"}))
+    ours, reference = pl.read_parquet(done[0]), pl.read_parquet(out)
+    assert set(reference["engine"]) != set(ours["engine"])
+    same = [c for c in COLUMNS if c not in ("engine", "logprobs")]
+    assert ours.select(same).equals(reference.select(same))
+    for a, b in zip(ours["logprobs"].to_list(), reference["logprobs"].to_list(), strict=True):
+        assert a == pytest.approx(b, abs=1e-4)
+
+
+def test_a_second_job_starts_no_engine_and_writes_the_same(
+    done: tuple[Path, Path],
+    grid: Grid,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("ZPDBENCH_CACHE", str(done[1]))
+    monkeypatch.setattr(generate_chunk, "open_engine", lambda *_: pytest.fail("engine started"))
+    out = tmp_path / "all.parquet"
+    generate_chunk.main(grid.arguments(out))
+    assert out.read_bytes() == done[0].read_bytes()
+    assert "15 cells, 15 found in the cache, 0 to answer" in capsys.readouterr().err
+
+
+def test_only_what_is_new_is_asked(
+    done: tuple[Path, Path],
+    grid: Grid,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(done[1], tmp_path / "cache")
+    monkeypatch.setenv("ZPDBENCH_CACHE", str(tmp_path / "cache"))
+    # A new condition's adapter; the others' cells are found.
+    config = copy.deepcopy(grid.config)
+    config["conditions"]["easy_to_hard"] = {"order": "easy_to_hard"}
+    more = Grid(tmp_path / "more", config)
+    shutil.copytree(grid.folder, more.folder)
+    tiny.save_run(more.adapter("easy_to_hard"), more.checkpoint, STEPS, seed=9)
+    out = tmp_path / "all.parquet"
+    generate_chunk.main(more.arguments(out))
+    assert "21 cells, 15 found in the cache, 6 to answer (42 requests)" in capsys.readouterr().err
+    old = pl.read_parquet(out).filter(pl.col("condition") != "easy_to_hard")
+    assert old.equals(pl.read_parquet(done[0]))
+
+
+def test_a_chunk_without_the_base_asks_it_for_comparison(
+    grid: Grid, cache: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "zpd-s0.parquet"
+    changes = {"group_by": ["model", "condition", "seed"], "engine": "transformers"}
+    generate_chunk.main(grid.arguments(out, chunk="zpd-s0", changes=changes))
+    frame = pl.read_parquet(out)
+    assert set(frame["condition"]) == {"zpd"}
+    assert frame.height == 42
+    base = tmp_path / "base-s0.parquet"
+    generate_chunk.main(grid.arguments(base, chunk="base-s0", changes=changes))
+    assert set(pl.read_parquet(base)["adapter"]) == {""}
+
+
+def test_an_adapter_that_does_nothing_fails_the_job(
+    grid: Grid, cache: Path, tmp_path: Path
+) -> None:
+    broken = Grid(tmp_path / "broken", grid.config)
+    shutil.copytree(grid.folder, broken.folder)
+    shutil.rmtree(broken.adapter("zpd"))
+    tiny.save_run(broken.adapter("zpd"), broken.checkpoint, STEPS, seed=2, scale=0.0)
+    arguments = broken.arguments(tmp_path / "all.parquet", changes={"engine": "transformers"})
+    for _ in range(2):  # the second time from the cache: it must fail all the same
+        with pytest.raises(UserError, match="zpd/s0/step4: all 12 answers equal the untuned base"):
+            generate_chunk.main(arguments)
+    assert not (tmp_path / "all.parquet").exists()
+
+
+def test_samples_differ_and_repeat(grid: Grid, cache: Path, tmp_path: Path) -> None:
+    sampled = with_benchmark(grid, "gsm8k", samples=3, temperature=0.9, top_p=0.95)
+    frames = []
+    for name in ("a", "b"):
+        out = tmp_path / name / "all.parquet"
+        generate_chunk.main(sampled.arguments(out, changes={"engine": "transformers"}))
+        frames.append(out.read_bytes())
+        shutil.rmtree(cache)
+    assert frames[0] == frames[1]
+    frame = pl.read_parquet(tmp_path / "a/all.parquet").filter(pl.col("benchmark") == "gsm8k")
+    assert set(frame["sample"]) == {0, 1, 2}
+    texts = frame.group_by("condition", "step", "item_id").agg(pl.col("text").n_unique())
+    assert texts["text"].max() > 1
+
+
+def job(grid: Grid, out: Path, cache: Path) -> list[str]:
+    arguments = grid.arguments(out)
+    code = (
+        "import argparse, json, sys; from zpdbench.generations import generate_chunk; "
+        "generate_chunk.main(argparse.Namespace(**json.loads(sys.argv[1])))"
+    )
+    return [sys.executable, "-c", code, json.dumps(vars(arguments))]
+
+
+@pytest.mark.slow
+def test_a_killed_job_goes_on_at_the_cell(
+    done: tuple[Path, Path], grid: Grid, tmp_path: Path, root: Path
+) -> None:
+    cache = tmp_path / "cache"
+    out = tmp_path / "all.parquet"
+    environment = {**os.environ, "ZPDBENCH_CACHE": str(cache), "PYTHONPATH": str(root / "src")}
+    command = job(grid, out, cache)
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 300
+        while not list(cache.glob("cells/*/*.parquet")):
+            assert process.poll() is None, "ended before the first cell was stored"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert not out.exists()
+    kept = len(list(cache.glob("cells/*/*.parquet")))
+    assert 1 <= kept < 15
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert f"15 cells, {kept} found in the cache" in again.stderr
+    ours, undisturbed = pl.read_parquet(out), pl.read_parquet(done[0])
+    assert ours.drop("logprobs").equals(undisturbed.drop("logprobs"))
+    for a, b in zip(ours["logprobs"].to_list(), undisturbed["logprobs"].to_list(), strict=True):
+        assert a == pytest.approx(b, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_two_jobs_from_nothing_write_the_same_bytes(
+    done: tuple[Path, Path], grid: Grid, tmp_path: Path, root: Path
+) -> None:
+    out = tmp_path / "all.parquet"
+    environment = {
+        **os.environ, "ZPDBENCH_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(root / "src")
+    }  # fmt: skip
+    subprocess.run(job(grid, out, tmp_path), env=environment, check=True, capture_output=True)
+    assert out.read_bytes() == done[0].read_bytes()
+
+
+def _no_adapter(grid: Grid) -> None:
+    shutil.rmtree(grid.adapter("zpd"))
+
+
+def _no_step(grid: Grid) -> None:
+    shutil.rmtree(grid.adapter("zpd") / "step4")
+    files.write_manifest(grid.adapter("zpd"), {})
+
+
+def _truncated_adapter(grid: Grid) -> None:
+    path = grid.adapter("random") / "step8/adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def _other_base(grid: Grid) -> None:
+    files.write_manifest(grid.adapter("zpd"), {"base": "0" * 64})
+
+
+def _changed_base(grid: Grid) -> None:
+    (grid.checkpoint / "config.json").write_text("{}")
+
+
+def _truncated_items(grid: Grid) -> None:
+    path = grid.items()[0]
+    path.write_bytes(path.read_bytes()[:50])
+
+
+def _empty_items(grid: Grid) -> None:
+    tiny.save_items(grid.items()[0], "generate", count=0)
+
+
+def _empty_prompt(grid: Grid) -> None:
+    tiny.save_items(grid.items()[1], "letters", prompt="")
+
+
+def _empty_choice(grid: Grid) -> None:
+    tiny.save_items(grid.items()[1], "letters", choices=[" A", ""])
+
+
+def _long_prompt(grid: Grid) -> None:
+    tiny.save_items(grid.items()[0], "generate", prompt="fox " * 500)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_no_adapter, "manifest"),
+        (_no_step, "no readable adapter configuration"),
+        (_truncated_adapter, "against its manifest"),
+        (_other_base, "trained on another base"),
+        (_changed_base, "against its manifest"),
+        (_truncated_items, "no readable items file"),
+        (_empty_items, "no items in it"),
+        (_empty_prompt, "item '0'.*empty prompt"),
+        (_empty_choice, "item '0'.*choice is empty"),
+        (_long_prompt, r"item '0'.*needs \d+ tokens"),
+    ],
+)
+def test_bad_input_is_one_line_before_the_engine_starts(
+    grid: Grid,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: Callable[[Grid], None],
+    message: str,
+) -> None:
+    monkeypatch.setattr(generate_chunk, "open_engine", lambda *_: pytest.fail("engine started"))
+    broken = Grid(tmp_path / "broken", grid.config)
+    shutil.copytree(grid.folder, broken.folder)
+    damage(broken)
+    with pytest.raises(UserError, match=message) as caught:
+        generate_chunk.main(broken.arguments(tmp_path / "all.parquet"))
+    assert "\n" not in str(caught.value)
+    assert caught.value.fix or "manifest" in message
+
+
+def test_an_unknown_chunk_is_named(grid: Grid, cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no chunk 's7'") as caught:
+        generate_chunk.main(grid.arguments(tmp_path / "x.parquet", chunk="s7"))
+    assert caught.value.fix == "one of all"
+
+
+def test_missing_items_are_named(grid: Grid, cache: Path, tmp_path: Path) -> None:
+    arguments = grid.arguments(tmp_path / "x.parquet")
+    arguments.items.pop()
+    with pytest.raises(UserError, match="no items of kobest"):
+        generate_chunk.main(arguments)
