@@ -42,7 +42,7 @@ SUBORDINATORS = frozenset(_SUBORDINATORS.split())
 STOP_WORDS = frozenset(_FUNCTION_WORDS.split())
 
 _WORD = re.compile(r"[A-Za-z]+(?:['’][A-Za-z]+)?|\d+(?:[.,]\d+)*")
-_SENTENCE = re.compile(r"[^.!?。\n]+(?:[.!?。]+(?=\s|$)|\n|$)|[^.!?。\n]+")
+_SENTENCE_END = re.compile(r"[.!?。]+(?=[\s\"'”’)]|$)|\n+")
 # A line that opens with a number, a letter in brackets, "Step 3" or "3단계".
 _NUMBERED = re.compile(
     r"^[ \t]*(?:\(?\d{1,2}[.)](?!\d)|step[ \t]+\d+|\d{1,2}[ \t]*단계|첫째|둘째|셋째|넷째|다섯째)",
@@ -101,7 +101,7 @@ def rank_normalise(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def sentences(text: str) -> int:
     """Number of sentences that hold a word; at least 1."""
-    return max(sum(1 for s in _SENTENCE.findall(text) if any(c.isalnum() for c in s)), 1)
+    return max(sum(any(map(str.isalnum, s)) for s in _SENTENCE_END.split(text)), 1)
 
 
 @functools.cache

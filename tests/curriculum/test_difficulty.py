@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zpdbench.curriculum import difficulty as d
+
+
+def test_rank_normalise() -> None:
+    assert d.rank_normalise(np.array([3.0, 1.0, 2.0])) == pytest.approx([1.0, 0.0, 0.5])
+    assert d.rank_normalise(np.array([1.0, 1.0, 5.0])) == pytest.approx([0.25, 0.25, 1.0])
+    assert d.rank_normalise(np.array([4.0])) == pytest.approx([0.5])
+    assert d.rank_normalise(np.array([])).shape == (0,)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 20), min_size=2, max_size=60))
+def test_rank_normalise_is_scipy_s_average_rank(values: list[int]) -> None:
+    from scipy.stats import rankdata
+
+    expected = (rankdata(values) - 1) / (len(values) - 1)
+    assert d.rank_normalise(np.array(values, dtype=float)) == pytest.approx(expected)
+
+
+def test_flesch_kincaid_by_hand() -> None:
+    words = ["the", "cat", "sat", "on", "the", "mat"]
+    assert d.flesch_kincaid(words, 1) == pytest.approx(0.39 * 6 + 11.8 * 1 - 15.59)
+    assert d.flesch_kincaid([], 1) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("response", "steps"),
+    [
+        ("Paris.", 1),
+        ("He left. She stayed! Why?", 3),
+        ("1. Heat the oil.\n2. Add rice.\n3. Stir.", 3),
+        ("Step 1 do this\nStep 2 do that", 2),
+        ("1단계 씻는다\n2단계 썬다\n3단계 볶는다", 3),
+        ("3 + 4 = 7. 7 * 2 = 14. #### 14", 2),
+        ("if x == 3 and y >= 2: pass", 1),
+        ("\n".join(f"{i}. step" for i in range(1, 15)), 10),
+        ("The value 3.14 is pi.", 1),
+    ],
+)
+def test_reasoning_steps(response: str, steps: int) -> None:
+    assert d.reasoning_steps(response) == steps
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from("abcdefg"), max_size=120))
+def test_moving_type_token_ratio_is_the_plain_mean_over_windows(tokens: list[str]) -> None:
+    window = 10
+    if len(tokens) > window:
+        starts = range(len(tokens) - window + 1)
+        expected = np.mean([len(set(tokens[i : i + window])) / window for i in starts])
+    else:
+        expected = len(set(tokens)) / len(tokens) if tokens else 0.0
+    assert d.moving_type_token_ratio(tokens, window) == pytest.approx(expected)
+
+
+def test_english_gets_harder_with_grade_steps_and_rare_words() -> None:
+    prompts = ["What is a cat?", "Explain why, although entropy increases, crystals may form."]
+    responses = [
+        "A pet.",
+        "1. Entropy of the surroundings increases when latent heat is released.\n"
+        "2. Consequently the thermodynamic total is positive, because dissipation dominates.",
+    ]
+    found = d.combine(d.measure(prompts, responses, ["en", "en"]), ["en", "en"])
+    assert (np.diff(np.stack([found.d1, found.d2, found.difficulty]), axis=1) > 0).all()
+
+
+def test_korean_measures() -> None:
+    prompts = ["사과는 무엇입니까?", "빛이 휘어지는 까닭을 설명하세요."]
+    responses = [
+        "과일입니다.",
+        "1단계 밀도가 다르면 속력이 달라지고, 속력이 달라지면서 방향이 꺾입니다.\n"
+        "2단계 파면이 기울어지므로 굴절이 일어난다고 볼 수 있습니다.",
+    ]
+    easy, hard = d.measure(prompts, responses, ["ko", "ko"])
+    assert easy.clauses < hard.clauses  # connective endings: -면, -고, -면서, -므로
+    assert (easy.steps, hard.steps) == (1, 2)
+    assert "사과" in easy.content and "는" not in easy.content
+    assert hard.grade > easy.grade
+
+
+def test_languages_are_ranked_apart() -> None:
+    prompts = ["a", "a b c d e f g h i", "가", "가 나 다 라 마 바 사"]
+    responses = ["x", "x. y. z.", "예", "예. 아니오. 글쎄."]
+    found = d.combine(
+        d.measure(prompts, responses, ["en", "en", "ko", "ko"]), ["en", "en", "ko", "ko"]
+    )
+    assert found.d2.tolist() == [0.0, 1.0, 0.0, 1.0]
+
+
+def test_weights_and_range() -> None:
+    generator = np.random.default_rng(0)
+    features = [
+        d.Features(
+            float(generator.normal()),
+            0.0,
+            float(generator.random()),
+            float(generator.random()),
+            int(generator.integers(1, 11)),
+            tuple(sorted({f"w{i}" for i in generator.integers(0, 50, 5)})),
+        )
+        for _ in range(200)
+    ]
+    found = d.combine(features, ["en"] * 200)
+    assert found.difficulty == pytest.approx(0.3 * found.d1 + 0.5 * found.d2 + 0.2 * found.d3)
+    for part in (found.d1, found.d2, found.d3):
+        assert part.min() >= 0 and part.max() <= 1
+        assert part.mean() == pytest.approx(0.5)
+
+
+def test_balanced_probe() -> None:
+    generator = np.random.default_rng(1)
+    values = generator.random(400)
+    languages = ["en"] * 300 + ["ko"] * 100
+    chosen = d.balanced_probe(values, languages, 40, 0)
+    assert len(set(chosen.tolist())) == 40
+    assert (chosen >= 300).sum() == 20
+    english = values[chosen[chosen < 300]]
+    # One from each of twenty strata: a quarter from each quartile.
+    quartile = np.searchsorted(np.quantile(values[:300], [0.25, 0.5, 0.75]), english)
+    assert np.bincount(quartile).tolist() == [5, 5, 5, 5]
+    assert np.array_equal(chosen, d.balanced_probe(values, languages, 40, 0))
+    assert not np.array_equal(chosen, d.balanced_probe(values, languages, 40, 1))
+    few = d.balanced_probe(values, ["en"] * 395 + ["ko"] * 5, 40, 0)
+    assert (few >= 395).sum() == 5
+    with pytest.raises(ValueError, match="leaves nothing"):
+        d.balanced_probe(values, languages, 400, 0)
+
+
+def test_speed_of_the_model_free_part(data_dir: Path) -> None:
+    rows = json.loads((data_dir / "instruct_en/alpaca_random_9229.json").read_text("utf-8"))[:4000]
+    prompts = [f"{r['instruction']} {r['input']}" for r in rows]
+    responses = [r["output"] for r in rows]
+    start = time.process_time()
+    d.combine(d.measure(prompts, responses, ["en"] * len(rows)), ["en"] * len(rows))
+    assert len(rows) / (time.process_time() - start) > 2000
