@@ -236,8 +236,8 @@ def analyse(
         for unit in UNITS:
             part: list[dict[str, Any]] = []
             for benchmark in [*benchmarks, MEAN]:
-                row: dict[str, Any] = {"hypothesis": "efficiency", "model": model, "benchmark": benchmark,
-                       "unit": unit, "p_value": NAN, "_bound": NAN}  # fmt: skip
+                row: dict[str, Any] = {"hypothesis": "efficiency", "p_value": NAN, "_bound": NAN}
+                row |= {"model": model, "benchmark": benchmark, "unit": unit}
                 part.append(row)
                 found = curves_of(table, model, h, benchmarks if benchmark == MEAN else [benchmark])
                 if found is None:

@@ -248,11 +248,10 @@ def _row(cells: Cells, h: H3a, benchmark: str, scale: str) -> dict[str, Any]:
             sizes["small"], sizes["large"], side=h.side, alpha=h.alpha, level=level
         )
         row["test"] = "score t of two g"
-        row["mde_80"] = _g_minimal_effect(sizes, sign, h.alpha)
+        strength = power.PowerOfG(sizes["small"], sizes["large"], side=h.side, alpha=h.alpha)
+        row["mde_80"] = strength.minimal_effect(sizes["small"].g)
         claim = h.claimed.d
-        row["power_claimed"] = (
-            _g_power(sizes, claim.small, claim.large, sign, h.alpha) if claim else effects.NAN
-        )
+        row["power_claimed"] = strength.power(claim.small, claim.large) if claim else effects.NAN
         if math.isnan(test.p_value) and min(n.values()) >= 2:
             if not all(math.isfinite(s.g) for s in sizes.values()):
                 notes.append("no spread between seeds: no standardised effect")
@@ -342,40 +341,6 @@ def claimed_difference(cells: Cells, h: H3a, benchmark: str) -> float:
     if any(name not in claimed for name in names):
         return effects.NAN
     return float(np.mean([claimed[n].large_pp - claimed[n].small_pp for n in names]))
-
-
-def _g_power(
-    sizes: dict[str, effects.PairedEffectSize],
-    small: float,
-    large: float,
-    sign: float,
-    alpha: float,
-) -> float:
-    if min(s.n for s in sizes.values()) < effects.MIN_SEEDS_G or not all(
-        s.df > 0 for s in sizes.values()
-    ):
-        return effects.NAN
-    se, df = effects.difference_of_g_error(sizes["small"], sizes["large"], small, large)
-    return power.power(sign * (large - small), se, df, alpha=alpha)
-
-
-def _g_minimal_effect(
-    sizes: dict[str, effects.PairedEffectSize], sign: float, alpha: float
-) -> float:
-    """The difference of g found in 80 of 100 studies, the small model's effect as estimated."""
-    from scipy import optimize
-
-    g = sizes["small"].g
-
-    def lacking(difference: float) -> float:
-        return _g_power(sizes, g, g + sign * difference, sign, alpha) - 0.8
-
-    high = 1.0
-    while lacking(high) < 0 and high < 1e3:
-        high *= 2
-    if not lacking(high) >= 0:
-        return effects.NAN
-    return float(optimize.brentq(lacking, 0.0, high, xtol=1e-10))
 
 
 def read_cells(
