@@ -17,21 +17,19 @@ def calibrate(
     *,
     multiple: float = MULTIPLE,
     floor: float = FLOOR_SECONDS,
-    limits: Limits | None = None,
     waive: Collection[str] = (),
 ) -> float:
     """The CPU time limit in seconds: `multiple` times the slowest reference, at least `floor`.
 
     The references run one at a time under a generous limit; each counts with the smaller of two
-    runs; `limits` are those that are not about time. The result is rounded up to a tenth of a
-    second, so that equal machines get equal limits.
+    runs. The result is rounded up to a tenth of a second, so that equal machines get equal limits.
 
     Raises:
         UserError: a reference does not pass, so the benchmark's file or this machine is broken.
     """
     programs = list(reference_programs)
-    generous = (limits or Limits()).with_time(60.0)
-    with Pool(workers=1, limits=generous, waive=waive) as pool:
+    limits = Limits().with_time(60.0)
+    with Pool(workers=1, limits=limits, waive=waive) as pool:
         runs = [pool.judge(programs) for _ in range(2)]
     for verdict in runs[0] + runs[1]:
         if not verdict.passed:

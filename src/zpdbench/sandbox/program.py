@@ -54,7 +54,7 @@ class Limits:
             raise UserError("the limit wall_seconds must not be below cpu_seconds")
 
     def with_time(self, cpu_seconds: float) -> Limits:
-        """The same limits with another time limit: wall time is five times CPU time, at least 5 s."""
+        """The same limits with another time limit: wall time is five times it, at least 5 s."""
         return replace(self, cpu_seconds=cpu_seconds, wall_seconds=max(5.0, 5.0 * cpu_seconds))
 
     def as_message(self) -> dict[str, Any]:

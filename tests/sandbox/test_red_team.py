@@ -1,0 +1,177 @@
+"""Hostile programs: nothing gets out, no pass is faked, the pool goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.sandbox.hostile import ESCAPE_TEST, HOSTILE, PROMPT, Hostile
+from zpdbench.sandbox import Limits, Pool, Program
+
+MiB = 1 << 20
+# Small, so that what runs into a limit does so soon.
+LIMITS = Limits(
+    cpu_seconds=0.6,
+    wall_seconds=2.5,
+    memory_bytes=256 * MiB,
+    tmp_bytes=8 * MiB,
+    file_bytes=4 * MiB,
+    output_bytes=1 * MiB,
+    message_bytes=16 * MiB,
+)
+GOOD = Program("good", PROMPT, "    return 'escaped'\n", ESCAPE_TEST, "f")
+SECRET_VALUE = "b5f1c0ffee"
+
+
+def descendants() -> set[int]:
+    """The process ids of everything below this process."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_text()
+            except OSError:
+                continue
+            children.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(int(entry.name))
+    found: set[int] = set()
+    todo = [os.getpid()]
+    while todo:
+        for pid in children.get(todo.pop(), []):
+            found.add(pid)
+            todo.append(pid)
+    return found
+
+
+class Bait:
+    """What the programs would like to reach, laid out on the host."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.chmod(0o777)
+        self.secret = folder / "secret"
+        self.secret.write_text(SECRET_VALUE)
+        self.tcp = socket.create_server(("127.0.0.1", 0))
+        self.abstract = f"zpdbench-bait-{os.getpid()}"
+        self.stream = socket.socket(socket.AF_UNIX)
+        self.stream.bind("\0" + self.abstract)
+        self.stream.listen()
+        self.path = socket.socket(socket.AF_UNIX)
+        self.path.bind(str(folder / "socket"))
+        self.path.listen()
+        for listener in self.listeners:
+            listener.setblocking(False)
+        self.before = self.state()
+
+    @property
+    def listeners(self) -> list[socket.socket]:
+        return [self.tcp, self.stream, self.path]
+
+    def state(self) -> dict[str, tuple[int, int]]:
+        """Size and change time of every file laid out."""
+        return {
+            p.name: (p.stat().st_size, p.stat().st_ctime_ns) for p in sorted(self.folder.iterdir())
+        }
+
+    def values(self) -> dict[str, object]:
+        return {
+            "FOLDER": self.folder,
+            "SECRET_FILE": self.secret,
+            "SECRET_VALUE": SECRET_VALUE,
+            "PORT": self.tcp.getsockname()[1],
+            "ABSTRACT": self.abstract,
+        }
+
+    def settle(self) -> None:
+        """Take what has been done to it so far as the state to compare with."""
+        for path in self.folder.iterdir():
+            if path.name not in ("secret", "socket"):
+                path.unlink()
+        for listener in self.listeners:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    listener.accept()[0].close()
+        self.before = self.state()
+
+    def untouched(self) -> bool:
+        """Whether nobody has connected and no file has changed."""
+        for listener in self.listeners:
+            try:
+                listener.accept()
+                return False
+            except BlockingIOError:
+                pass
+        return self.state() == self.before
+
+
+@pytest.fixture(scope="module")
+def bait(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bait]:
+    os.environ["ZPDBENCH_TEST_SECRET"] = SECRET_VALUE
+    laid = Bait(tmp_path_factory.mktemp("bait"))
+    yield laid
+    for listener in laid.listeners:
+        listener.close()
+    del os.environ["ZPDBENCH_TEST_SECRET"]
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    before = descendants()
+    with Pool(workers=1, limits=LIMITS) as running:
+        yield running
+    assert descendants() <= before, "processes were left behind"
+
+
+def test_at_least_sixty_programs_with_names_of_their_own() -> None:
+    assert len(HOSTILE) >= 60
+    assert len({h.name for h in HOSTILE}) == len(HOSTILE)
+    assert all(h.tries for h in HOSTILE)
+
+
+@pytest.mark.parametrize("hostile", HOSTILE, ids=lambda h: h.name)
+def test_hostile(hostile: Hostile, pool: Pool, bait: Bait) -> None:
+    verdict, after = pool.judge([hostile.program(**bait.values()), GOOD])
+    assert verdict.status in hostile.expected, (hostile.tries, verdict)
+    assert after.passed, ("the pool does not go on", after)
+    assert bait.untouched(), hostile.tries
+
+
+def test_the_programs_run_where_nothing_holds_them(bait: Bait) -> None:
+    """The attacks are real: some of them, run without a sandbox, do what they say.
+
+    Only those whose success does no harm to the machine that runs this test.
+    """
+    harmless = {"subprocess", "descriptor_passing", "read_secrets", "symlink", "tcp_to_host"}
+    for hostile in HOSTILE:
+        if hostile.name in harmless:
+            program = hostile.program(**bait.values())
+            text = program.prompt + program.completion + "\nprint(f(0))\n"
+            result = subprocess.run(
+                [sys.executable, "-c", text.replace("/tmp/", f"{bait.folder}/")],
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            assert result.stdout.strip().endswith("escaped"), (hostile.name, result)
+    bait.settle()
+
+
+@pytest.mark.slow
+def test_all_at_once_leave_nothing(bait: Bait) -> None:
+    """All of them, two at a time, in one pool: the same verdicts, and nothing left afterwards."""
+    before, open_before = descendants(), len(os.listdir("/proc/self/fd"))
+    programs = [h.program(**bait.values()) for h in HOSTILE]
+    with Pool(workers=2, limits=LIMITS) as pool:
+        verdicts = pool.judge([*programs, GOOD])
+    assert verdicts[-1].passed
+    for hostile, verdict in zip(HOSTILE, verdicts, strict=False):
+        assert verdict.status in hostile.expected, (hostile.name, verdict)
+    assert descendants() <= before
+    assert len(os.listdir("/proc/self/fd")) == open_before
+    assert bait.untouched()
