@@ -147,6 +147,58 @@ VERBS: dict[str, Verb] = {
             _arg("--out", nargs="+", metavar="FILE", help="curves.svg effects.svg ..."),
         ),
     ),
+    "make-crate": Verb(
+        "put a study's evidence into one file that others can verify",
+        "zpdbench.artifacts.make_crate",
+        (
+            _STUDY,
+            _OUT,
+            _arg(
+                "--without",
+                nargs="*",
+                default=[],
+                choices=("adapters", "traces", "checkpoints", "corpus", "generations"),
+                help="leave out, for a smaller file",
+            ),
+            _arg("--sample", type=int, default=None, help="the weights of so many runs only"),
+            _arg("--license", default=None, metavar="URL", help="of the study's own files"),
+            _arg("--date", default=None, metavar="YYYY-MM-DD", help="else the commit's day"),
+            _arg("--workflow", default=None, metavar="DIR", help="the Snakefile's folder"),
+        ),
+        recorded=False,
+    ),
+    "verify": Verb(
+        "check a bundle: which of its claims hold, which do not, which were not checked",
+        "zpdbench.artifacts.verify",
+        (
+            _arg("bundle", metavar="BUNDLE", help="crate.zip, or its folder"),
+            _arg(
+                "--level", type=int, choices=range(5), default=2, help="each includes those below"
+            ),
+            _arg("--out", default="verification.tsv", metavar="FILE", help="a page beside it"),
+            _arg("--digest", default=None, metavar="HEX", help="what the authors published"),
+            _arg(
+                "--signature", default=None, metavar="FILE", help="else BUNDLE.sig if it is there"
+            ),
+            _arg("--signers", default=None, metavar="FILE", help="ssh's list of allowed signers"),
+            _arg("--data", default=None, metavar="DIR", help="the benchmarks' own files"),
+            _arg("--minutes", type=float, default=30.0, help="for levels 3 and 4 together"),
+            _arg("--seed", type=int, default=None, help="of the random samples; else drawn"),
+            _arg("--jobs", type=int, default=2, help="processes at once"),
+            _arg("--scratch", default=None, metavar="DIR", help="to unpack in; else the system's"),
+        ),
+        recorded=False,
+    ),
+    "sign": Verb(
+        "sign a bundle's manifest with an ssh key",
+        "zpdbench.artifacts.sign",
+        (
+            _arg("bundle", metavar="BUNDLE", help="crate.zip, or its folder"),
+            _arg("--key", metavar="FILE", help="a private ssh key"),
+            _arg("--out", default=None, metavar="FILE", help="else BUNDLE.sig"),
+        ),
+        recorded=False,
+    ),
     "show": Verb(
         "print a results table with its verdicts",
         "zpdbench.report.show",

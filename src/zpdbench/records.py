@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -111,7 +112,14 @@ def write(verb: str, arguments: Mapping[str, Any], argv: Sequence[str]) -> Path 
     ]
     if not outputs or not all(_inside(p, root) for p in outputs):
         return None
-    wildcards = {w: arguments[w] for w in WILDCARDS if arguments.get(w) is not None}
+    # A verb's --corpus may be a file, a rule's wildcard is a name.
+    wildcards = {
+        w: arguments[w]
+        for w in WILDCARDS
+        if arguments.get(w) is not None and re.fullmatch(grid.NAME, str(arguments[w]))
+    }
+    if verb != "make-corpus":
+        wildcards.pop("corpus", None)
     inputs: dict[str, str] = {}
     for values in arguments.values():
         for value in _listed(values):

@@ -1,0 +1,193 @@
+"""Level 1: the statistics follow from the verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from zpdbench.artifacts import frames, layout, numbers
+from zpdbench.artifacts.findings import DIFFERS, NOT_CHECKED, REPRODUCED, Table
+from zpdbench.artifacts.level0 import Bundle
+from zpdbench.artifacts.reading import BadFileError
+from zpdbench.artifacts.workshop import Workshop
+from zpdbench.progress import track
+
+Made = Callable[[str], Path]
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A verb that makes tables or figures again.
+
+    Attributes:
+        verb: what is called.
+        outputs: what it makes, names in the bundle.
+        arguments: from (study.lock.yaml, score files, name -> file made or given) to arguments.
+    """
+
+    verb: str
+    outputs: tuple[str, ...]
+    arguments: Callable[[Path, Sequence[Path], Made], list[object]]
+
+
+FIGURES = tuple(f"figures/{n}.{kind}" for n in ("curves", "effects") for kind in ("svg", "png"))
+
+
+def _aggregate(lock: Path, scores: Sequence[Path], made: Made) -> list[object]:
+    outputs = ["--out-scores", made("scores.tsv"), "--out-curves", made("curves.tsv")]
+    return ["--study", lock, *outputs, *scores]
+
+
+def _h3a(lock: Path, scores: Sequence[Path], made: Made) -> list[object]:
+    return ["--configfile", lock, "--scores", *scores, "--out", made("h3a.tsv")]
+
+
+def _figures(lock: Path, scores: Sequence[Path], made: Made) -> list[object]:
+    tables = ["--curves", made("curves.tsv"), "--h3a", made("h3a.tsv")]
+    return ["--study", lock, *tables, "--out", *(made(name) for name in FIGURES)]
+
+
+REPLAYS: tuple[Replay, ...] = (
+    Replay("aggregate-scores", ("scores.tsv", "curves.tsv"), _aggregate),
+    Replay("h3a", ("h3a.tsv",), _h3a),
+    Replay("draw-figures", FIGURES, _figures),
+)
+"""In the order in which they can run: figures are drawn from tables made again."""
+
+
+def check(bundle: Bundle, workshop: Workshop, table: Table) -> None:
+    """Add level 1's rows."""
+    scores = [
+        bundle.path(layout.Paths("results").scores(*run).removeprefix("results/"))
+        for run in bundle.study.all_runs
+    ]
+    if not _check_scores(bundle, table):
+        return
+    held = {n for n in bundle.hashes if layout.is_table(n) or layout.is_figure(n)}
+    covered = {name for replay in REPLAYS for name in replay.outputs}
+    for name in sorted(held - covered):
+        table.add(
+            1, "it can be computed again", name, DIFFERS, why="no verb of this version makes it"
+        )
+    with track("level 1", len(REPLAYS), "verbs") as progress:
+        for replay in REPLAYS:
+            wanted = [name for name in replay.outputs if name in held]
+            if wanted:
+                outcome = workshop.run(
+                    replay.verb, replay.arguments(workshop.lock, scores, workshop.path)
+                )
+                for name in wanted:
+                    if outcome.code or not workshop.path(name).is_file():
+                        table.add(
+                            1, "it can be computed again", name, DIFFERS,
+                            why=f"zpdbench {replay.verb}: {outcome.message}",
+                        )  # fmt: skip
+                    elif name.endswith(".tsv"):
+                        _compare_table(bundle, name, workshop.path(name), table)
+                    else:
+                        _compare_figure(bundle, name, workshop.path(name), table)
+            progress.advance(1, replay.verb)
+
+
+def _check_scores(bundle: Bundle, table: Table) -> bool:
+    """Each score file is its own run's: nothing else could tell two exchanged files apart."""
+    import polars as pl
+
+    claim, good = "a score file holds its own run", True
+    paths = layout.Paths("results")
+    for run in bundle.study.all_runs:
+        name = paths.scores(*run).removeprefix("results/")
+        try:
+            frame = frames.scan(bundle.path(name), frames.SCORES)
+            there = frames.collect(frame.select("model", "condition", "seed").unique()).rows()
+            values = frames.collect(
+                frame.select(
+                    pl.col("correct").is_between(0, 1).all().alias("bounded"),
+                    pl.col("correct").is_nan().any().alias("nan"),
+                )
+            ).row(0)
+        except BadFileError as error:
+            table.add(1, claim, name, DIFFERS, why=str(error))
+            good = False
+            continue
+        if there != [tuple(run)] or values != (True, False):
+            shown = ", ".join("/".join(map(str, r)) for r in there[:3])
+            why = "" if there != [tuple(run)] else "a verdict outside [0, 1]"
+            expected = "/".join(map(str, run))
+            table.add(1, claim, name, DIFFERS, expected=expected, got=shown, why=why)
+            good = False
+    if good:
+        table.add(1, claim, f"{len(bundle.study.all_runs)} runs", REPRODUCED)
+    return good
+
+
+def _compare_table(bundle: Bundle, name: str, made: Path, table: Table) -> None:
+    result = numbers.compare(bundle.path(name), made)
+    claim = "the table follows from the verdicts"
+    for difference in result.differences[:_SHOWN]:
+        where = f"{name} {difference.row} {difference.column}".strip()
+        table.add(
+            1, claim, where, DIFFERS, expected=difference.expected, got=difference.got,
+            why=f"{len(result.differences)} rows differ",
+        )  # fmt: skip
+    if result.differences:
+        return
+    why = (
+        "byte for byte"
+        if result.bytes_equal
+        else f"within {result.largest:.1g} relative; bytes differ"
+    )
+    table.add(1, claim, name, REPRODUCED, got=f"{result.rows} rows", why=why)
+    if name == "h3a.tsv":
+        for row in numbers.rows(bundle.path(name)):
+            told = (
+                f"difference {row.get('difference')} "
+                f"[{row.get('difference_low')}, {row.get('difference_high')}], "
+                f"p {row.get('p_value')}: {row.get('verdict')}"
+            )
+            table.add(
+                1, f"H3a {row.get('benchmark')}/{row.get('scale')}", name, REPRODUCED,
+                expected=told, got=told,
+            )  # fmt: skip
+
+
+def _compare_figure(bundle: Bundle, name: str, made: Path, table: Table) -> None:
+    claim = "the figure shows the table's numbers"
+    given = bundle.path(name)
+    if given.read_bytes() == made.read_bytes():
+        table.add(1, claim, name, REPRODUCED, why="byte for byte")
+        return
+    if name.endswith(".svg"):
+        texts = [p.read_bytes().decode("utf-8", "replace") for p in (given, made)]
+        if numbers.same_text(texts[0], texts[1], 1e-4):
+            table.add(1, claim, name, REPRODUCED, why="but for the last digits of coordinates")
+        else:
+            table.add(1, claim, name, DIFFERS, why="drawn anew from the tables it looks otherwise")
+        return
+    share = _pixels_differing(given, made)
+    if share is None:
+        table.add(1, claim, name, DIFFERS, why="not an image of the same size")
+    elif share > 0.01:
+        table.add(1, claim, name, DIFFERS, got=f"{100 * share:.1f} % of the pixels differ")
+    else:
+        verdict = REPRODUCED if share == 0 else NOT_CHECKED
+        why = "pixel for pixel" if share == 0 else f"{100 * share:.2f} % of the pixels differ"
+        table.add(1, claim, name, verdict, why=why)
+
+
+def _pixels_differing(given: Path, made: Path) -> float | None:
+    """Share of pixels that differ visibly; None where the images cannot be compared."""
+    import numpy as np
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = 50_000_000
+    try:
+        with Image.open(made, formats=["PNG"]) as one, Image.open(given, formats=["PNG"]) as two:
+            if one.size != two.size:
+                return None
+            a, b = (np.asarray(i.convert("RGB"), dtype=np.int16) for i in (one, two))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    return float((np.abs(a - b).max(axis=2) > 16).mean())
