@@ -14,14 +14,23 @@ from typing import Any
 import torch
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
+MIN_ROWS = 8
+"""Rows from which on a product's rows do not depend on their number (measured: 4)."""
+
 
 class GroupedPunicaWrapper(PunicaWrapperCPU):
-    """vLLM's wrapper of LoRA products for float32 on CPU; other types go vLLM's own way."""
+    """vLLM's wrapper of LoRA products for float32 on CPU; other types go vLLM's own way.
+
+    A row's result does not depend on which rows are beside it, bit for bit: the matrix library
+    changes its way of summing only below `MIN_ROWS` rows, so smaller groups are filled up.
+    """
 
     order: torch.Tensor | None
-    """Row numbers sorted by adapter; None where they already are."""
+    """Rows sorted by adapter, base rows left out; None if each adapter's rows are one block."""
+    filling: torch.Tensor | None
+    """Positions of `order` that only fill a small group up."""
     groups: list[tuple[int, int, int]]
-    """(slot, first row, last row + 1) in that order, base rows left out."""
+    """(slot, first, last + 1) in `order`, or in the batch itself if that is None."""
 
     def update_metadata(
         self,
@@ -33,90 +42,102 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
     ) -> None:
         """Note which rows belong together in the step to come."""
         super().update_metadata(mapping, lora_index_to_id, max_loras, vocab_size, **kwargs)
-        slots = self.token_lora_indices
-        values, counts = torch.unique_consecutive(slots, return_counts=True)
-        self.order = None
-        if len(set(values.tolist())) < len(values):
-            self.order = torch.argsort(slots, stable=True)
-            values, counts = torch.unique_consecutive(slots[self.order], return_counts=True)
-        self.groups = []
-        start = 0
-        for slot, count in zip(values.tolist(), counts.tolist(), strict=True):
-            if slot >= 0:
-                self.groups.append((slot, start, start + count))
-            start += count
+        self.order, self.filling, self.groups = group_rows(self.token_lora_indices)
 
-    def add_shrink(
-        self,
-        y: tuple[torch.Tensor, ...] | torch.Tensor,
-        x: torch.Tensor,
-        lora_a_stacked: tuple[torch.Tensor, ...],
-        scale: float,
-        **kwargs: Any,
-    ) -> None:
-        """y[i] = scale * x @ A_i^T, rows of y[i] in this step's `order`.
-
-        Args:
-            y: per slice, rows x rank, float32.
-            x: rows x in.
-            lora_a_stacked: per slice, slots x 1 x rank x in.
-            scale: as PEFT's alpha / rank where vLLM has not merged it into B.
-        """
-        x = x.view(-1, x.shape[-1])
-        if not _is_float32(x, lora_a_stacked):
-            super().add_shrink(y, x, lora_a_stacked, scale, **kwargs)
-            return
-        if self.order is not None:
-            x = x.index_select(0, self.order)
-        for out, a in zip(y, lora_a_stacked, strict=True):
-            for slot, start, end in self.groups:
-                torch.mm(x[start:end], a[slot, 0].t(), out=out[start:end])
-            if scale != 1.0:
-                out.mul_(scale)
-
-    def add_expand(
+    def add_lora_linear(
         self,
         y: torch.Tensor,
-        x: tuple[torch.Tensor, ...] | torch.Tensor,
+        x: torch.Tensor,
+        lora_a_stacked: tuple[torch.Tensor, ...],
         lora_b_stacked: tuple[torch.Tensor, ...],
+        scale: float,
         output_slices: tuple[int, ...],
-        offset_start: int = 0,
-        add_inputs: bool = True,
+        *,
+        buffer: tuple[torch.Tensor, ...] | None = None,
         **kwargs: Any,
     ) -> None:
-        """y[:, slice i] += x[i] @ B_i^T, x in this step's `order` as `add_shrink` left it.
+        """y[:, slice i] += scale * x @ A_i^T @ B_i^T, each row with its adapter's A and B.
 
         Args:
             y: rows x out, changed in place.
-            x: per slice, rows x rank.
-            lora_b_stacked: per slice, slots x 1 x out x rank.
+            x: rows x in.
+            lora_a_stacked: per slice, slots x 1 x rank x in.
+            lora_b_stacked: per slice, slots x 1 x (out of the slice) x rank.
+            scale: 1 where vLLM has merged alpha / rank into B, as it does.
             output_slices: width of each slice.
-            offset_start: first column.
-            add_inputs: whether to add to y; vLLM's linear layers always do.
         """
-        y = y.view(-1, y.shape[-1])
-        if not add_inputs or not _is_float32(y, lora_b_stacked):
-            super().add_expand(
-                y, x, lora_b_stacked, output_slices, offset_start, add_inputs, **kwargs
+        if buffer is not None or kwargs or not _are_float32(x, y, lora_a_stacked, lora_b_stacked):
+            super().add_lora_linear(
+                y, x, lora_a_stacked, lora_b_stacked, scale, output_slices, buffer=buffer, **kwargs
             )
             return
-        width = sum(output_slices)
-        target = y[:, offset_start : offset_start + width]
-        delta = None if self.order is None else torch.zeros((y.shape[0], width))
-        column = 0
-        for rows, b, size in zip(x, lora_b_stacked, output_slices, strict=True):
+        if not self.groups:
+            return
+        x = x.view(-1, x.shape[-1])
+        y = y.view(-1, y.shape[-1])
+        weights = list(zip(lora_a_stacked, lora_b_stacked, output_slices, strict=True))
+        if self.order is None:
             for slot, start, end in self.groups:
-                weight = b[slot, 0, :size].t()
-                if delta is None:
-                    target[start:end, column : column + size].addmm_(rows[start:end], weight)
-                else:
-                    torch.mm(rows[start:end], weight, out=delta[start:end, column : column + size])
-            column += size
-        if delta is not None and self.order is not None:
-            target.index_add_(0, self.order, delta)
+                rows, column = x[start:end], 0
+                for a, b, size in weights:
+                    inner = torch.mm(rows, a[slot, 0].t())
+                    target = y[start:end, column : column + size]
+                    target.addmm_(inner, b[slot, 0, :size].t(), alpha=scale)
+                    column += size
+            return
+        x = x.index_select(0, self.order)
+        delta = x.new_empty(len(self.order), sum(output_slices))
+        for slot, start, end in self.groups:
+            rows, column = x[start:end], 0
+            for a, b, size in weights:
+                inner = torch.mm(rows, a[slot, 0].t())
+                target = delta[start:end, column : column + size]
+                torch.mm(inner, b[slot, 0, :size].t(), out=target)
+                column += size
+        if self.filling is not None:
+            delta[self.filling] = 0.0
+        y[:, : delta.shape[1]].index_add_(0, self.order, delta, alpha=scale)
 
 
-def _is_float32(x: torch.Tensor, stacked: tuple[torch.Tensor, ...]) -> bool:
-    return x.dtype == torch.float32 and all(
-        w.dtype == torch.float32 and w.dim() == 4 for w in stacked
+def group_rows(
+    slots: torch.Tensor,
+) -> tuple[torch.Tensor | None, torch.Tensor | None, list[tuple[int, int, int]]]:
+    """Bring the rows of each adapter together.
+
+    Args:
+        slots: each row's adapter slot, -1 for the base; int64.
+
+    Returns:
+        `order`, `filling` and `groups` as `GroupedPunicaWrapper` has them.
+    """
+    values, counts = (t.tolist() for t in torch.unique_consecutive(slots, return_counts=True))
+    blocks = [(v, c) for v, c in zip(values, counts, strict=True) if v >= 0]
+    if len({v for v, _ in blocks}) == len(blocks) and all(c >= MIN_ROWS for _, c in blocks):
+        groups, start = [], 0
+        for value, count in zip(values, counts, strict=True):
+            if value >= 0:
+                groups.append((value, start, start + count))
+            start += count
+        return None, None, groups
+    rows = torch.argsort(slots, stable=True)
+    values, counts = (t.tolist() for t in torch.unique_consecutive(slots[rows], return_counts=True))
+    parts: list[torch.Tensor] = []
+    filling: list[int] = []
+    groups, start, taken = [], 0, 0
+    for value, count in zip(values, counts, strict=True):
+        if value >= 0:
+            parts.append(rows[taken : taken + count])
+            lacking = max(0, MIN_ROWS - count)
+            if lacking:
+                parts.append(rows[taken].repeat(lacking))
+                filling += range(start + count, start + MIN_ROWS)
+            groups.append((value, start, start + count + lacking))
+            start += count + lacking
+        taken += count
+    return torch.cat(parts), torch.tensor(filling) if filling else None, groups
+
+
+def _are_float32(x: torch.Tensor, y: torch.Tensor, *stacked: tuple[torch.Tensor, ...]) -> bool:
+    return x.dtype == y.dtype == torch.float32 and all(
+        w.dtype == torch.float32 and w.dim() == 4 for weights in stacked for w in weights
     )
