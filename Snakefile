@@ -26,3 +26,6 @@ rule all:
         paths.table("h3a"),
         figures,
     localrule: True
+
+
+include: "rules/artifacts.smk"

@@ -8,6 +8,10 @@ from zpdbench import grid, preflight, resources
 from zpdbench.errors import UserError
 from zpdbench.study import lock_study
 
+# What `verify` is asked for is no part of a study.
+asked = ("bundle", "level", "minutes", "digest")
+request = {key: config.pop(key) for key in asked if key in config}
+
 resources.use_this_interpreter()
 try:
     study = lock_study(config, workflow.configfiles)

@@ -73,5 +73,7 @@ def for_rule(study: Study, rule: str) -> dict[str, Any]:
         "aggregate_scores": {"mem_mb": 4000, "runtime": 60},
         "test_h3a": {"mem_mb": 4000, "runtime": 60},
         "draw_figures": {"mem_mb": 1000, "runtime": 10},
+        "make_crate": {"mem_mb": 4000, "runtime": 60},
+        "verify": {"mem_mb": 8000, "runtime": 240},
     }
     return table[rule]

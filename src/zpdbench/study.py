@@ -428,6 +428,7 @@ _DEPENDS = {
     "aggregate_scores": _grid_keys,
     "test_h3a": _statistics_keys,
     "draw_figures": _statistics_keys,
+    "make_crate": lambda s, w: s.model_dump(mode="json", exclude={"results", "data_dir"}),
 }
 
 

@@ -1,0 +1,48 @@
+rule make_crate:
+    input:
+        study=ancient(paths.study_lock),
+        results=rules.all.input,
+    output:
+        f"{paths.results}/crate.zip",
+    log:
+        paths.log("make_crate"),
+    benchmark:
+        paths.benchmark("make_crate")
+    container:
+        images["stats"]
+    threads: 1
+    resources:
+        **resources.for_rule(study, "make_crate"),
+    params:
+        digest=study.digest("make_crate"),
+        workflow=workflow.basedir,
+    message:
+        "The study's evidence in one file"
+    shell:
+        "zpdbench make-crate --study {input.study} --workflow {params.workflow} --out {output}"
+        " &> {log}"
+
+
+# snakemake --cores all verify --config bundle=crate.zip level=2
+# The table and the page are logs, so that they stay when something differs.
+rule verify:
+    input:
+        request.get("bundle", f"{paths.results}/crate.zip"),
+    log:
+        table=paths.table("verification"),
+        page=f"{paths.results}/verification.html",
+        said=paths.log("verify"),
+    container:
+        images["stats"]
+    threads: 2
+    resources:
+        **resources.for_rule(study, "verify"),
+    params:
+        level=request.get("level", 2),
+        minutes=request.get("minutes", 30),
+        digest=f"--digest {request['digest']}" if "digest" in request else "",
+    message:
+        "Which of the bundle's claims hold"
+    shell:
+        "zpdbench verify {input} --level {params.level} --minutes {params.minutes}"
+        " --jobs {threads} {params.digest} --out {log.table} 2>&1 | tee {log.said}"
