@@ -63,13 +63,13 @@ def build(settings: study.Study, items: Sequence[Path] = ()) -> tuple[pl.DataFra
     for name, source in sorted(corpus.sources.items()):
         folder = settings.data_folder if source.path is not None else None
         read, said = sources.read(name, source, corpus, folder)
-        rows += read
+        rows += [{**row, "corpus_source": name} for row in read]
         notes += said
     rows.sort(key=lambda row: row["id"])
     ids = [row["id"] for row in rows]
     if len(set(ids)) != len(ids):
         raise UserError("two sources give the same id", where="corpus.sources", fix="rename one")
-    rows, said = _decontaminate(rows, items, corpus.contamination)
+    rows, said = _decontaminate(rows, items, settings)
     notes += said
     languages = [row["language"] for row in rows]
     features = difficulty.measure(
@@ -107,28 +107,47 @@ def write(path: Path, frame: pl.DataFrame, notes: Sequence[str]) -> None:
 
 
 def _decontaminate(
-    rows: list[sources.Row], items: Sequence[Path], policy: str
+    rows: list[sources.Row], items: Sequence[Path], settings: study.Study
 ) -> tuple[list[sources.Row], list[str]]:
-    """(rows that stay, notes): examples whose prompt is a benchmark item's are found."""
+    """(rows that stay, notes), by `corpus.contamination`.
+
+    Generated examples share their templates with generated items by design, so there only equal
+    texts count; elsewhere also a shared run of 13 words.
+    """
     import polars as pl
 
-    asked: set[str] = set()
-    for path in items:
-        asked |= {_normal(p) for p in pl.read_parquet(path, columns=["prompt"])["prompt"]}
-    found = [row["id"] for row in rows if _normal(row["prompt"]) in asked]
-    if not found or policy == "keep":
-        return rows, [f"{len(found)} examples ask a benchmark item and are kept"] if found else []
+    from zpdbench.benchmarks import contamination
+
+    texts = []
+    for path in sorted(items):
+        section = settings.benchmarks.get(path.stem)
+        wanted = pl.read_parquet(path, columns=["benchmark", "item_id", "task", "doc"])
+        texts += contamination.texts_of(
+            wanted.iter_rows(named=True), section.definition if section else None
+        )
+    hits = []
+    generated = {n for n, s in settings.corpus.sources.items() if s.format == "embedded"}
+    for is_generated in (True, False):
+        examples = [
+            (row["id"], row["prompt"], row["response"])
+            for row in rows
+            if (row["corpus_source"] in generated) == is_generated
+        ]
+        if texts and examples:
+            n = None if is_generated else contamination.WORDS
+            hits += contamination.find(texts, examples, n=n)
+    bad = {hit.example for hit in hits}
+    if not bad:
+        return rows, []
+    benchmarks = ", ".join(sorted({hit.benchmark for hit in hits}))
+    what = f"{len(bad)} examples hold an item of {benchmarks}"
+    policy = settings.corpus.contamination
     if policy == "error":
         raise UserError(
-            f"{len(found)} examples ask a benchmark item, the first is {found[0]}",
+            f"{what}; the first is {min(hits).example} with {min(hits).item_id}",
             where="corpus.contamination",
             fix="set it to remove, or take the examples out",
         )
-    bad = set(found)
-    return [r for r in rows if r["id"] not in bad], [
-        f"{len(found)} examples that ask a benchmark item left out"
-    ]
-
-
-def _normal(text: str) -> str:
-    return " ".join(text.split()).casefold()
+    if policy == "keep":
+        return rows, [f"{what} and are kept"]
+    return [row for row in rows if row["id"] not in bad], [f"{what} and are left out"]
