@@ -18,6 +18,7 @@ include: "rules/generations.smk"
 include: "rules/scores.smk"
 include: "rules/statistics.smk"
 include: "rules/report.smk"
+include: "rules/images.smk"
 
 
 rule all:

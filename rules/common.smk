@@ -1,11 +1,13 @@
 # The study that all rules share: read, checked and locked once, before any job starts.
 import os
 import sys
+from pathlib import Path
 
 sys.path.insert(0, os.path.join(workflow.basedir, "src"))
 
 from zpdbench import grid, preflight, resources
 from zpdbench.errors import UserError
+from zpdbench.images import containers
 from zpdbench.study import lock_study
 
 # What `verify` is asked for is no part of a study.
@@ -17,12 +19,21 @@ try:
     study = lock_study(config, workflow.configfiles)
     # A dry run may be made where the data are not.
     preflight.check(study, warn_only=workflow.dryrun)
+    images = containers.image_files(study.images, Path(workflow.basedir))
+    if "apptainer" in map(str, workflow.deployment_settings.deployment_method):
+        containers.enter(
+            study,
+            images,
+            Path(workflow.basedir),
+            arguments=workflow.deployment_settings.apptainer_args,
+            dry_run=workflow.dryrun,
+            main_process=workflow.is_main_process,
+        )
 except UserError as error:
     print(f"configuration: {error}", file=sys.stderr)
     sys.exit(2)
 
 paths = study.paths
-images = study.images.model_dump()
 
 
 wildcard_constraints:

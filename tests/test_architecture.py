@@ -14,7 +14,7 @@ LAYERS: list[set[str]] = [
     {"files", "progress", "hypotheses"},
     {"grid"},
     {"study"},
-    {"resources", "schema", "records"},
+    {"resources", "schema", "records", "images"},
     {"benchmarks", "sandbox", "engines", "curriculum"},
     {"embedded"},
     {

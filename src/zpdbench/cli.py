@@ -204,6 +204,16 @@ VERBS: dict[str, Verb] = {
         "zpdbench.report.show",
         (_arg("table", metavar="FILE.tsv", help="h3a.tsv, say"),),
     ),
+    "build-image": Verb(
+        "build a stage's container image, as SIF and OCI",
+        "zpdbench.images.build_image",
+        (
+            _arg("--stage", choices=("train", "serve", "score", "stats"), help="whose image"),
+            _arg("--flavour", choices=("cpu", "cuda"), default="cpu", help="of train and serve"),
+            _arg("--project", metavar="DIR", default=None, help="with envs/ and containers/"),
+            _arg("--out", metavar="FILE.sif", help="named by what goes in; see rules/images.smk"),
+        ),
+    ),
     "plan": Verb(
         "what would run: cells, jobs, tokens, memory, disk, statistical power",
         "zpdbench.plan",

@@ -229,12 +229,29 @@ class Sandbox(Section):
 
 
 class Images(Section):
-    """The container images of the four stages, by file; used with `--sdm apptainer` only."""
+    """The container images of the four stages; used with `--sdm apptainer` only."""
 
-    train: str = ".cache/images/train.sif"
-    serve: str = ".cache/images/serve.sif"
-    score: str = ".cache/images/score.sif"
-    stats: str = ".cache/images/stats.sif"
+    folder: Annotated[str, Field(min_length=1, description="where built images lie")] = (
+        ".cache/images"
+    )
+    flavour: Annotated[
+        Literal["cpu", "cuda"], Field(description="of the images for training and serving")
+    ] = "cpu"
+    nv: Annotated[bool, Field(description="give NVIDIA GPUs to the containers")] = False
+    train: Annotated[
+        str | None, Field(description="another image: a file, or an address with @sha256:")
+    ] = None
+    serve: str | None = None
+    score: str | None = None
+    stats: str | None = None
+
+    @model_validator(mode="after")
+    def _pinned(self) -> Self:
+        for name in ("train", "serve", "score", "stats"):
+            image = getattr(self, name)
+            if image and "://" in image and "@sha256:" not in image:
+                raise ValueError(f"{name}: an address needs a digest, ...@sha256:...")
+        return self
 
 
 class Study(Section):

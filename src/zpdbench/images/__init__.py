@@ -1,0 +1,1 @@
+"""The stages' container images: their names, how they are built, how rules run in them."""

@@ -1,0 +1,206 @@
+"""Rules in their images: which file is whose, what must be there, what a job sees inside.
+
+Apptainer reads its settings from APPTAINER_ variables as well as from options. They are set here
+and not in a profile, because they depend on the study: its folders, its data, its GPU.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from zpdbench.errors import UserError
+from zpdbench.images import names, sif, wheel
+from zpdbench.study import Images, LocalModel, Study
+
+WHEEL = "ZPDBENCH_WHEEL"
+"""Set by a run for its jobs on other nodes: the unpacked wheel that all of them use."""
+CONTAINER_WHEEL = "/opt/zpdbench"
+# Of the host's environment a job in an image sees these; PATH, PYTHONPATH and so on stay outside.
+_PASSED = re.compile(
+    r"ZPDBENCH_\w+|HF_\w+|VLLM_\w+|CUDA_VISIBLE_DEVICES|NVIDIA_VISIBLE_DEVICES"
+    r"|(https?|no)_proxy|(HTTPS?|NO)_PROXY"
+)
+
+
+def image_files(images: Images, root: Path) -> dict[str, str]:
+    """stage -> image: the file named by what goes into it, or what the configuration says."""
+    chosen = {}
+    for stage in names.STAGES:
+        given = getattr(images, stage)
+        name = names.image_name(root, stage, images.flavour)
+        chosen[stage] = given or f"{images.folder}/{name}.sif"
+    return chosen
+
+
+def enter(
+    study: Study,
+    images: Mapping[str, str],
+    root: Path,
+    *,
+    arguments: str = "",
+    dry_run: bool = False,
+    main_process: bool = True,
+) -> None:
+    """Check the images and set what Apptainer needs to know for this study's jobs.
+
+    Args:
+        images: stage -> image, as `image_files` gives.
+        root: the project's folder.
+        arguments: the options that Snakemake will give to `apptainer exec`.
+        dry_run: only say what is missing, build and try nothing.
+        main_process: False in the Snakemake of a single job on a node.
+
+    Raises:
+        UserError: no Apptainer, an image is missing or damaged, or no container can be started.
+    """
+    if not (program := shutil.which("apptainer") or shutil.which("singularity")):
+        raise UserError(
+            "--sdm apptainer: there is no apptainer on PATH",
+            fix="containers/install-apptainer.sh, or run without --sdm",
+        )
+    for stage, image in images.items():
+        if "://" not in image:
+            check_image(stage, Path(image))
+    if dry_run:
+        return
+    given = os.environ.get(WHEEL)
+    if main_process or not given:
+        given = str(wheel.unpacked(root, Path(study.images.folder)).resolve())
+        os.environ[WHEEL] = given
+    os.environ.update(_settings(study, Path(given), os.environ))
+    if main_process:
+        _try(program, arguments, [i for i in images.values() if "://" not in i])
+
+
+def check_image(stage: str, path: Path) -> None:
+    """Check that an image is there and whole, by its headers and its recorded size.
+
+    Raises:
+        UserError: it is missing, truncated, or of another size than when it was built.
+    """
+    if not path.is_file():
+        raise UserError(f"no image for {stage}", where=str(path), fix=sif.BUILD)
+    sif.check_sif(path)
+    facts = read_facts(path)
+    if facts and facts.get("sif_bytes") != path.stat().st_size:
+        raise UserError(
+            "has another size than when it was built",
+            where=str(path),
+            fix=f"delete it; {sif.BUILD}",
+        )
+
+
+def verify_image(path: Path) -> None:
+    """Check an image's SHA-256 against the one recorded when it was built; reads all of it.
+
+    Raises:
+        UserError: nothing was recorded, or the image has other bytes.
+    """
+    from zpdbench.files import sha256_file
+
+    facts = read_facts(path)
+    if not facts:
+        raise UserError(
+            "nothing is recorded of this image", where=str(path), fix=f"delete it; {sif.BUILD}"
+        )
+    if sha256_file(path) != facts["sif_sha256"]:
+        raise UserError(
+            "has another SHA-256 than when it was built",
+            where=str(path),
+            fix=f"delete it; {sif.BUILD}",
+        )
+
+
+def read_facts(image: Path) -> dict[str, object]:
+    """What `build-image` recorded beside an image; empty if there is no such record."""
+    try:
+        facts = json.loads(image.with_suffix(".json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def _settings(study: Study, wheel_folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """Apptainer's variables: what is bound, which variables pass, no environment of the host."""
+    binds = [f"{wheel_folder}:{CONTAINER_WHEEL}:ro", f"{_temporary()}:/tmp"]
+    binds += [f"{folder}:{folder}" for folder in _writable(study)]
+    binds += [f"{folder}:{folder}:ro" for folder in _readable(study)]
+    for bind in binds:
+        if "," in bind:
+            raise UserError("Apptainer cannot bind a path with a comma", where=bind)
+    passed = {
+        f"APPTAINERENV_{name}": value
+        for name, value in sorted(environment.items())
+        if _PASSED.fullmatch(name) and name != WHEEL
+    }
+    settings = {
+        **passed,
+        "APPTAINER_CONTAINALL": "1",
+        "APPTAINER_BINDPATH": ",".join(binds),
+        # Errors only: which optional helper of Apptainer's is missing matters to no job.
+        "APPTAINER_SILENT": "1",
+    }
+    if study.images.nv:
+        settings["APPTAINER_NV"] = "1"
+    return settings
+
+
+def _temporary() -> str:
+    """A folder for the jobs' /tmp, which Apptainer would keep in 64 MB of memory."""
+    folder = tempfile.mkdtemp(prefix="zpdbench-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _writable(study: Study) -> list[str]:
+    """Folders outside the working directory (which is bound anyway) that jobs write to."""
+    cache = os.environ.get("ZPDBENCH_CACHE", ".cache/zpdbench")
+    folders = []
+    for name in (study.results, cache, os.environ.get("HF_HOME")):
+        if name:
+            Path(name).mkdir(parents=True, exist_ok=True)
+            folders.append(name)
+    return _outside(folders)
+
+
+def _readable(study: Study) -> list[str]:
+    """Folders outside the working directory that jobs read."""
+    folders = [m.path for m in study.models.values() if isinstance(m, LocalModel)]
+    if data := study.data_dir or os.environ.get("ZPDBENCH_DATA"):
+        folders.append(data)
+    return _outside(f for f in folders if Path(f).exists())
+
+
+def _outside(folders: Iterable[str]) -> list[str]:
+    """Absolute forms, as named and as they really are, of what the working directory lacks."""
+    here = Path.cwd().resolve()
+    found: dict[str, None] = {}
+    for name in folders:
+        for path in (Path(os.path.normpath(Path.cwd() / name)), Path(name).resolve()):
+            if not path.is_relative_to(here):
+                found[str(path)] = None
+    return list(found)
+
+
+def _try(program: str, arguments: str, images: list[str]) -> None:
+    """Start one container as a job would be, so that what hinders it is said before the first."""
+    for image in images[-1:]:
+        command = [program, "exec", *shlex.split(arguments), image, "true"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = [line for line in done.stderr.splitlines() if "FATAL" in line or "ERROR" in line]
+            reason = " ".join((said or done.stderr.splitlines() or ["no reason given"])[-1].split())
+            raise UserError(
+                f"no container can be started: {reason.removeprefix('FATAL:').strip()}",
+                where=image,
+                fix="docs/clusters.md, 'When a container does not start'",
+            )
