@@ -1,0 +1,196 @@
+"""Items: ids, golds, digests, subsets, and the hub's data set against the authors' file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from zpdbench.benchmarks import Definition, find, items, load, loaders
+from zpdbench.errors import UserError
+
+SPLITS = {"test": "test", "train": "train", "dev": "dev"}
+
+
+def _docs(data_dir: Path, task: str, split: str = "test") -> list[dict[str, Any]]:
+    definition, _ = find(task)
+    path = data_dir / definition.task(task).files[split]
+    return loaders.load_file(definition, path, task)[task]
+
+
+def _make(definition: Definition, task: str, docs: list[Any], pool: list[Any], **more: Any) -> Any:
+    return items.make_items(definition, {task: docs}, {task: pool}, **more)
+
+
+@pytest.mark.parametrize(
+    ("task", "item_id", "gold", "count"),
+    [
+        ("humaneval", "HumanEval/0", "", 164),
+        ("gsm8k", "0", "18", 1319),
+        ("astronomy", "astronomy/0", "0", 152),
+        ("kobest_copa", "kobest_copa/0", "1", 1000),
+        ("kobest_wic", "kobest_wic/0", "1", 1260),
+    ],
+)
+def test_ids_and_golds(data_dir: Path, task: str, item_id: str, gold: str, count: int) -> None:
+    definition, _ = find(task)
+    made = _make(definition, task, _docs(data_dir, task), [], num_fewshot=0)
+    assert (made[0].item_id, made[0].gold, len(made)) == (item_id, gold, count)
+    assert len({item.item_id for item in made}) == len({item.digest for item in made}) == count
+
+
+def test_shots_do_not_depend_on_how_many_are_asked(data_dir: Path) -> None:
+    definition = load("gsm8k")
+    docs, pool = _docs(data_dir, "gsm8k"), _docs(data_dir, "gsm8k", "train")
+    few = _make(definition, "gsm8k", docs, pool, items=20, interim_items=5)
+    many = _make(definition, "gsm8k", docs, pool, items=200)
+    assert [i.digest for i in few] == [i.digest for i in many[:20]]
+    assert [i.interim for i in few] == [True] * 5 + [False] * 15
+    assert few[0].prompt.count("Question: ") == 6
+
+
+def test_a_total_is_shared_among_tasks_and_interim_is_part_of_it() -> None:
+    definition = load("mmlu")
+    doc = {"question": "q", "choices": ["a", "b", "c", "d"], "answer": 0}
+    docs = {f"t{k}": [{**doc, "subject": f"t{k}"}] * size for k, size in enumerate((5, 1, 3, 5, 5))}
+    made = items.make_items(definition, docs, {}, items=12, interim_items=4)
+    counts = [sum(i.task == t for i in made) for t in docs]
+    assert counts == [3, 1, 3, 3, 2]
+    assert sum(i.interim for i in made) == 4
+    few = items.make_items(definition, docs, {}, items=2)
+    assert [i.task for i in few] == ["t0", "t2"]
+    each = items.make_items(definition, {"t0": docs["t0"]}, {}, items=5, items_per="task")
+    assert len(each) == 5
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"items": 20}, "there are only 19 items, 20 asked"),
+        ({"items": 2, "items_per": "task"}, "t1 has only 1 items, 2 asked"),
+        ({"num_fewshot": 3}, "3 shots asked of 0 documents"),
+    ],
+)
+def test_more_than_there_is(more: dict[str, Any], expected: str) -> None:
+    doc = {"question": "q", "choices": ["a", "b", "c", "d"], "answer": 0}
+    docs = {f"t{k}": [{**doc, "subject": f"t{k}"}] * size for k, size in enumerate((5, 1, 3, 5, 5))}
+    with pytest.raises(UserError, match=expected):
+        items.make_items(load("mmlu"), docs, {}, **more)
+
+
+def test_humaneval_takes_no_shots(data_dir: Path) -> None:
+    with pytest.raises(UserError, match="humaneval has no shots"):
+        _make(load("humaneval"), "humaneval", _docs(data_dir, "humaneval"), [], num_fewshot=1)
+
+
+def test_a_chat_template_s_messages_and_choices() -> None:
+    doc = {"question": " q ", "choices": ["a", "b", "c", "d"], "answer": 2, "subject": "high_x"}
+    (plain,) = _make(load("mmlu"), "high_x", [doc], [])
+    (chat,) = _make(load("mmlu"), "high_x", [doc], [], chat=True)
+    assert plain.messages == ""
+    assert plain.choices == [" A", " B", " C", " D"]
+    assert [m["role"] for m in json.loads(chat.messages)] == ["system", "user"]
+    assert "".join(m["content"] for m in json.loads(chat.messages)) == chat.prompt == plain.prompt
+    assert chat.choices == ["A", "B", "C", "D"]
+    assert chat.template != plain.template
+    for item in (plain, chat):
+        texts = items.choice_texts({"messages": item.messages, "choices": item.choices})
+        assert texts == ["A", "B", "C", "D"]
+
+
+def test_what_a_template_says_is_in_its_hash() -> None:
+    definition = load("gsm8k")
+    task = definition.tasks["gsm8k"].model_copy(update={"text": "Q: {{question}}\nAnswer:"})
+    other = definition.model_copy(update={"tasks": {"gsm8k": task}})
+    ids = {
+        d.template_id("gsm8k", num_fewshot=n, chat=c)
+        for d in (definition, other)
+        for n in (0, 5)
+        for c in (False, True)
+    }
+    assert len(ids) == 8
+    assert {i.split("+")[0] for i in ids} == {"gsm8k@3.0"}
+
+
+def test_files_repeat_byte_for_byte(data_dir: Path, tmp_path: Path) -> None:
+    docs = _docs(data_dir, "gsm8k")[:50]
+    for name in ("a", "b"):
+        made = _make(load("gsm8k"), "gsm8k", docs, [], num_fewshot=0)
+        items.write(tmp_path / name, "gsm8k", made)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    rows = items.read(tmp_path / "a")
+    assert [r["item_id"] for r in rows] == [str(i) for i in range(50)]
+    assert rows[0]["benchmark"] == "gsm8k"
+
+
+# -- the hub --------------------------------------------------------------------------------------
+
+HUB = {
+    "humaneval": ["task_id", "prompt", "canonical_solution", "test", "entry_point"],
+    "gsm8k": ["question", "answer"],
+    "astronomy": ["question", "subject", "choices", "answer"],
+    "kobest_boolq": ["paragraph", "question", "label"],
+    "kobest_copa": ["premise", "question", "alternative_1", "alternative_2", "label"],
+    "kobest_wic": ["word", "context_1", "context_2", "label"],
+    "kobest_hellaswag": ["context", "ending_1", "ending_2", "ending_3", "ending_4", "label"],
+    "kobest_sentineg": ["sentence", "label"],
+}
+"""The columns of the hub's data sets, in their order."""
+
+
+def _hub(data_dir: Path, folder: Path, task: str) -> None:
+    """Write a local repository as the hub has it: a Parquet file a split, its columns and types."""
+    definition, _ = find(task)
+    for split in definition.task(task).hub.splits:  # type: ignore[union-attr]
+        docs = _docs(data_dir, task, split)
+        frame = pl.DataFrame([{c: d[c] for c in HUB[task]} for d in docs])
+        if "label" in frame.columns:
+            frame = frame.with_columns(pl.col("label").cast(pl.Int64))
+        frame.write_parquet(folder / f"{split}.parquet")
+
+
+@pytest.mark.parametrize("task", HUB)
+def test_rows_of_the_hub_give_the_same_items(data_dir: Path, tmp_path: Path, task: str) -> None:
+    definition, _ = find(task)
+    _hub(data_dir, tmp_path, task)
+    pool_split = definition.fewshot_split
+    shots = 0 if definition.fewshot == "none" else 2
+    docs = {
+        s: loaders.documents_of_rows(
+            definition, task, pl.read_parquet(tmp_path / f"{s}.parquet").to_dicts()
+        )
+        for s in ("test", pool_split)
+        if (tmp_path / f"{s}.parquet").exists()
+    }
+    of_hub = _make(definition, task, docs["test"], docs.get(pool_split, []), num_fewshot=shots)
+    pool = _docs(data_dir, task, pool_split) if shots else []
+    of_file = _make(definition, task, _docs(data_dir, task), pool, num_fewshot=shots)
+    assert of_hub == of_file
+
+
+@pytest.mark.parametrize("task", ["gsm8k", "kobest_copa", "astronomy"])
+def test_through_datasets(data_dir: Path, tmp_path: Path, task: str) -> None:
+    pytest.importorskip("datasets", reason="the package datasets is not installed")
+    definition, _ = find(task)
+    hub = definition.task(task).hub
+    assert hub is not None
+    config = (hub.config or "default").replace("{task}", task)
+    folder = tmp_path / "repository"
+    (folder / config).mkdir(parents=True)
+    _hub(data_dir, folder / config, task)
+    lines = [f"- config_name: {config}", "  data_files:"]
+    for split in hub.splits:
+        lines += [f"  - split: {split}", f"    path: {config}/{split}.parquet"]
+    readme = "---\nconfigs:\n" + "\n".join(lines) + "\n---\n"
+    (folder / "README.md").write_text(readme)
+    for split in hub.splits:
+        got = loaders.load_hub(definition, task, split, None, path=str(folder))
+        assert got == _docs(data_dir, task, split)
+
+
+def test_an_unpinned_hub_data_set_is_refused() -> None:
+    with pytest.raises(UserError, match="revision: is missing"):
+        loaders.load_hub(load("gsm8k"), "gsm8k", "test", None)
