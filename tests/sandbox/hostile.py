@@ -1063,7 +1063,8 @@ escape(
     """
     import socket
     def f(x):
-        for name in ('\\0@ABSTRACT@', '@FOLDER@/socket', '/var/run/docker.sock', '/tmp/.X11-unix/X0'):
+        for name in ('\\0@ABSTRACT@', '@FOLDER@/socket', '/var/run/docker.sock',
+                     '/tmp/.X11-unix/X0'):
             try:
                 s = socket.socket(socket.AF_UNIX)
                 s.connect(name)
@@ -1106,7 +1107,8 @@ escape(
     + """
 def f(x):
     results = [call(41, 198, family, kind, protocol) for family, kind, protocol in
-               ((40, 1, 0), (17, 3, 768), (16, 3, 0), (38, 5, 0), (44, 3, 0), (31, 3, 1), (10, 3, 58))]
+               ((40, 1, 0), (17, 3, 768), (16, 3, 0), (38, 5, 0), (44, 3, 0), (31, 3, 1),
+                (10, 3, 58))]
     return 'escaped' if max(results) >= 0 else 'held'
 """,
 )

@@ -165,7 +165,7 @@ def test_the_programs_run_where_nothing_holds_them(bait: Bait) -> None:
 @pytest.mark.slow
 def test_all_at_once_leave_nothing(bait: Bait) -> None:
     """All of them, two at a time, in one pool: the same verdicts, and nothing left afterwards."""
-    before, open_before = descendants(), len(os.listdir("/proc/self/fd"))
+    before, open_before = descendants(), len(list(Path("/proc/self/fd").iterdir()))
     programs = [h.program(**bait.values()) for h in HOSTILE]
     with Pool(workers=2, limits=LIMITS) as pool:
         verdicts = pool.judge([*programs, GOOD])
@@ -173,5 +173,5 @@ def test_all_at_once_leave_nothing(bait: Bait) -> None:
     for hostile, verdict in zip(HOSTILE, verdicts, strict=False):
         assert verdict.status in hostile.expected, (hostile.name, verdict)
     assert descendants() <= before
-    assert len(os.listdir("/proc/self/fd")) == open_before
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_before
     assert bait.untouched()

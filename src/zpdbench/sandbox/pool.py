@@ -94,7 +94,8 @@ class Server:
         self.socket = ours
 
     def _command(self, limits: Limits) -> list[str]:
-        flags = ["-I", "-S", "-B", "-X", "utf8", "-c", _BOOT]
+        # Not -I: it would ignore PYTHONHASHSEED. The environment is ours alone (see `root`).
+        flags = ["-P", "-s", "-S", "-B", "-X", "utf8", "-c", _BOOT]
         if self.mode == "bare":
             self.folder = tempfile.mkdtemp(prefix="zpdbench-sandbox-")
             return [os.path.realpath(getattr(sys, "_base_executable", sys.executable)), *flags]
@@ -220,7 +221,7 @@ def boot_script(settings: dict[str, Any]) -> str:
         (name, (_HERE / f"{name}.py").read_text("utf-8")) for name in ("codec", "jail", "server")
     ]
     return (
-        "import sys, types\n"
+        "import builtins, sys, types\n"
         "package = types.ModuleType('zpdbench.sandbox')\n"
         "sys.modules.update({'zpdbench': types.ModuleType('zpdbench'),"
         " 'zpdbench.sandbox': package})\n"
@@ -228,6 +229,8 @@ def boot_script(settings: dict[str, Any]) -> str:
         "    module = types.ModuleType('zpdbench.sandbox.' + name)\n"
         "    sys.modules[module.__name__] = module\n"
         "    setattr(package, name, module)\n"
+        # A copy: a program that replaces a built-in function replaces it for itself only.
+        "    module.__builtins__ = dict(vars(builtins))\n"
         "    exec(compile(source, name + '.py', 'exec'), module.__dict__)\n"
         f"package.server.serve({settings!r})\n"
     )

