@@ -73,7 +73,8 @@ def collect(
     members |= _workflow(root)
     hashes = _hash(members)
     found = _records(results, members)
-    facts = _facts(study, results, included, root, license, date)
+    images = sorted({str(r["machine"].get("image")) for r in found.values()} - {"None"})
+    facts = _facts(study, results, included, root, license, date, images)
     _check(study, results, included, hashes, found)
     texts = {
         layout.STUDY: studies.lock_text(study),
@@ -217,6 +218,7 @@ def _facts(
     root: Path,
     license: str,
     date: str | None,
+    images: list[str],
 ) -> dict[str, Any]:
     commit, diff, committed = _version(root)
     h3a = study.hypotheses.h3a
@@ -233,7 +235,7 @@ def _facts(
         "study": evidence.study_digest(study),
         "seeds": study.seeds,
         "included": included.as_json(),
-        "images": _images(study),
+        "images": images,
         "sources": {
             "corpus": {n: s.model_dump(mode="json") for n, s in study.corpus.sources.items()},
             "benchmarks": {n: b.model_dump(mode="json") for n, b in study.benchmarks.items()},
@@ -247,15 +249,6 @@ def _facts(
         },
     }
     return evidence.parse_facts(facts)
-
-
-def _images(study: Study) -> dict[str, str | None]:
-    """Digest of each stage's image file where it lies on this machine."""
-    found = {}
-    for stage, name in sorted(study.images.model_dump().items()):
-        path = Path(name)
-        found[stage] = files.sha256_file(path) if path.is_file() else None
-    return found
 
 
 def _git(root: Path, *arguments: str) -> bytes | None:
