@@ -163,7 +163,7 @@ def train(
         Settings(
             steps=training.steps,
             batch_size=training.batch_size,
-            micro_batch=training.batch_size,
+            micro_batch=training.micro_batch or training.batch_size,
             learning_rate=training.learning_rate,
             warmup=training.warmup,
             evaluation_steps=steps,

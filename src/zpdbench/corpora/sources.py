@@ -55,7 +55,9 @@ def read(
             duplicates += 1
             continue
         seen.add((prompt, response))
-        language = source.language or str(record.get("language") or detect_language(response))
+        language = source.language or str(
+            record.get("language") or detect_language(prompt + response)
+        )
         rows.append(
             {
                 "id": f"{name}-{number - 1:06d}",

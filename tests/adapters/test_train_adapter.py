@@ -1,0 +1,410 @@
+"""Whole runs: fairness between conditions, equal bytes, what a kill costs, what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.adapters import material
+from zpdbench import files, study
+from zpdbench.adapters import loop, train_adapter
+from zpdbench.errors import UserError
+
+STEPS, EVERY, BATCH = 24, 8, 4
+CONDITIONS: dict[str, dict[str, Any]] = {
+    "random": {"order": "random"},
+    "easy_to_hard": {"order": "easy_to_hard"},
+    "hard_to_easy": {"order": "hard_to_easy"},
+    "zpd": {"order": "zpd", "options": {"update_every": 6, "pool_size": 40}},
+    "pacing": {"order": "competence_pacing"},
+    "procurl": {"order": "success_probability", "options": {"update_every": 6, "pool_size": 40}},
+}
+
+
+def configuration(**training: Any) -> dict[str, Any]:
+    return {
+        "results": "results",
+        "seeds": [0, 1],
+        "models": {"m": {"source": "local", "path": "m"}},
+        "conditions": CONDITIONS,
+        "corpus": {"name": "c", "sources": {"e": {"format": "embedded"}}, "probe": 8},
+        "training": {
+            "steps": STEPS,
+            "evaluate_every": EVERY,
+            "batch_size": BATCH,
+            "learning_rate": 1e-3,
+            "max_tokens": 128,
+            **training,
+        },
+        "benchmarks": {"gsm8k": {"source": "embedded", "items": 4}},
+        "hypotheses": {},
+    }
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint and a corpus that all tests of this module share."""
+    root = tmp_path_factory.mktemp("world")
+    material.checkpoint(root / "m")
+    material.examples(150).write_parquet(root / "c.parquet")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZPDBENCH_CACHE", str(tmp_path / "cache"))
+
+
+Train = Callable[..., Path]
+
+
+@pytest.fixture
+def train(world: Path, tmp_path: Path) -> Train:
+    def run(condition: str = "random", seed: int = 0, out: str = "out", **training: Any) -> Path:
+        corpus = training.pop("corpus", world / "c.parquet")
+        checkpoint = training.pop("checkpoint", world / "m")
+        config = configuration(**training)
+        train_adapter.train(
+            study.parse(config),
+            model="m",
+            condition=condition,
+            seed=seed,
+            checkpoint=checkpoint,
+            corpus=corpus,
+            out=tmp_path / out,
+        )
+        return tmp_path / out
+
+    return run
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All bytes that are promised."""
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and ".timing." not in p.name
+    }
+
+
+def realised(folder: Path) -> list[str]:
+    """Ids in the order trained, read back from the trace."""
+    trace = pl.read_parquet(folder / "trace.parquet").filter(pl.col("kind") == "step")
+    assert trace["step"].to_list() == list(range(1, STEPS + 1))
+    return [i for batch in trace["examples"].to_list() for i in batch]
+
+
+def test_what_a_run_writes(train: Train) -> None:
+    out = train("zpd")
+    assert sorted(p.name for p in out.iterdir() if p.is_dir()) == ["step16", "step24", "step8"]
+    manifest = files.check_manifest(out)
+    assert manifest["steps"] == [8, 16, 24]
+    assert manifest["examples_train"] == 120 and manifest["examples_probe"] == 30
+    assert not any(".timing." in name for name in manifest["files"])
+    assert str(out.parent) not in (out / "step8/adapter_config.json").read_text()
+    trace = pl.read_parquet(out / "trace.parquet")
+    assert not any("second" in c or "time" in c for c in trace.columns)
+    updates = trace.filter(pl.col("kind") == "update")
+    assert updates["step"].to_list() == [0, 6, 12, 18]
+    for column in ("competence", "perplexity_smoothed", "alpha", "occupancy", "coverage"):
+        assert updates[column].null_count() == 0
+    assert (updates["tokens_scored"] > 0).all() and (updates["flops"] > 0).all()
+    steps = trace.filter(pl.col("kind") == "step")
+    assert (steps["flops"] > 0).all() and (steps["tokens"] > steps["targets"]).all()
+    assert steps["loss"][-1] < steps["loss"][0]
+    timing = json.loads((out / "train.timing.json").read_text())
+    assert timing["seconds"] > 0 and timing["resumed"] == 0
+
+
+def test_conditions_of_a_seed_differ_in_order_only(train: Train, world: Path) -> None:
+    corpus = pl.read_parquet(world / "c.parquet")
+    difficulty = dict(zip(corpus["id"], corpus["difficulty"], strict=True))
+    probe = set(corpus.filter(pl.col("split") == "probe")["id"])
+    folders = {c: train(c, out=c) for c in CONDITIONS}
+    orders = {c: realised(f) for c, f in folders.items()}
+    multiset = Counter(orders["random"])
+    assert sum(multiset.values()) == STEPS * BATCH
+    for condition, order in orders.items():
+        assert len(order) == STEPS * BATCH
+        assert not set(order) & probe, "the probe is never trained on"
+        assert set(order) <= set(multiset), f"{condition} took examples that random has not"
+    for condition in ("easy_to_hard", "hard_to_easy"):
+        assert Counter(orders[condition]) == multiset
+        assert orders[condition] != orders["random"]
+    rising = [difficulty[i] for i in orders["easy_to_hard"]]
+    falling = [difficulty[i] for i in orders["hard_to_easy"]]
+    assert rising == sorted(rising) and falling == sorted(falling, reverse=True)
+
+    traces = {c: pl.read_parquet(f / "trace.parquet") for c, f in folders.items()}
+    rates = {c: t.filter(pl.col("kind") == "step")["learning_rate"] for c, t in traces.items()}
+    assert all(r.equals(rates["random"]) for r in rates.values()), "one schedule for all"
+    steps = {c: files.read_manifest(f)["steps"] for c, f in folders.items()}
+    assert len({tuple(s) for s in steps.values()}) == 1, "one set of evaluation points for all"
+
+    zpd = traces["zpd"].filter(pl.col("kind") == "update")
+    for k, row in enumerate(zpd.iter_rows(named=True)):
+        block = orders["zpd"][k * 6 * BATCH : (k + 1) * 6 * BATCH]
+        assert row["block"] == len(block)
+        assert max(Counter(block).values()) == row["repeats_max"] <= 4
+        assert row["distinct"] == len(set(block))
+        assert 0 <= row["fallback"] <= 1 and row["occupancy"] == row["inside"] / row["pool"]
+
+
+def test_initial_weights_are_the_seed_s(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[tuple[str, int], torch.Tensor] = {}
+    resume = loop.Run.resume
+
+    def look(self: loop.Run) -> int:
+        seen[self.condition.__class__.__name__, self.settings.seed] = self.optimiser.values.clone()
+        return resume(self)
+
+    monkeypatch.setattr(loop.Run, "resume", look)
+    for seed in (0, 1):
+        for condition in ("random", "zpd", "easy_to_hard"):
+            train(condition, seed, steps=1, evaluate_every=1)
+    first = seen["Random", 0]
+    assert torch.equal(first, seen["Zpd", 0]) and torch.equal(first, seen["EasyToHard", 0])
+    assert not torch.equal(first, seen["Random", 1])
+
+
+def test_same_seed_same_bytes_and_another_seed_another_subset(train: Train) -> None:
+    first = contents(train("zpd", out="a"))
+    assert contents(train("zpd", out="b")) == first
+    other = train("zpd", seed=1, out="c")
+    assert (
+        contents(other)["step24/adapter_model.safetensors"]
+        != (first["step24/adapter_model.safetensors"])
+    )
+
+
+class KilledError(Exception):
+    """Stands for a kill: nothing after it runs in the loop."""
+
+
+@pytest.mark.parametrize("condition", ["random", "zpd", "procurl"])
+def test_a_killed_run_ends_in_the_same_bytes(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, condition: str
+) -> None:
+    expected = contents(train(condition, out="undisturbed"))
+    original = loop.Run._step
+    done: list[int] = []
+    kill_at = 0
+
+    def step(self: loop.Run, rows: Any) -> float:
+        if self.progress.step == kill_at:
+            raise KilledError
+        done.append(self.progress.step)
+        return original(self, rows)
+
+    monkeypatch.setattr(loop.Run, "_step", step)
+    for kill in sorted(np.random.default_rng(5).choice(STEPS, 10, replace=False).tolist()):
+        kill_at, done[:] = kill, []
+        with pytest.raises(KilledError):
+            train(condition, out="killed")
+        assert not (tmp_path / "killed").exists()
+        # At most what came after the last evaluation point is done again.
+        assert not done or done[0] >= (kill // EVERY) * EVERY - EVERY
+    kill_at, done[:] = -1, []
+    assert contents(train(condition, out="killed")) == expected
+    assert done[0] == 16, "the last kill was after step 16: the rest alone is trained"
+    assert not list((tmp_path / "cache/training").iterdir()), "a finished run leaves no state"
+
+
+@pytest.mark.parametrize("kill", [0, 3, 8, 11, 22])
+def test_sigterm_saves_at_that_very_step(
+    train: Train, monkeypatch: pytest.MonkeyPatch, kill: int
+) -> None:
+    expected = contents(train("zpd", out="undisturbed"))
+    original = loop.Run._step
+    done: list[int] = []
+    armed = True
+
+    def step(self: loop.Run, rows: Any) -> float:
+        if armed and self.progress.step == kill:
+            os.kill(os.getpid(), signal.SIGTERM)
+        done.append(self.progress.step)
+        return original(self, rows)
+
+    monkeypatch.setattr(loop.Run, "_step", step)
+    with pytest.raises(SystemExit) as stopped:
+        train("zpd")
+    assert stopped.value.code == 143
+    armed, done[:] = False, []
+    assert contents(train("zpd")) == expected
+    assert done == list(range(kill + 1, STEPS))
+
+
+def test_kill_9_of_the_process(world: Path, tmp_path: Path, train: Train) -> None:
+    steps = {"steps": 400, "evaluate_every": 20}
+    expected = contents(train("random", out="undisturbed", **steps))
+    config = tmp_path / "study.yaml"
+    config.write_text(study.lock_text(study.parse(configuration(**steps))))
+    command = [sys.executable, "-m", "zpdbench.cli", "train-adapter", "--study", str(config)]
+    command += ["--checkpoint", str(world / "m"), "--corpus", str(world / "c.parquet")]
+    command += ["--model", "m", "--condition", "random", "--seed", "0"]
+    command += ["--out", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    state = tmp_path / "cache/training"
+    deadline = time.monotonic() + 120
+    while not list(state.glob("*/state.safetensors")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "out").exists()
+    subprocess.run(command, check=True, capture_output=True)
+    assert contents(tmp_path / "out") == expected
+    assert json.loads((tmp_path / "out/train.timing.json").read_text())["resumed"] == 1
+
+
+def test_a_damaged_state_costs_time_only(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = contents(train(out="undisturbed"))
+    original = loop.Run._step
+
+    def step(self: loop.Run, rows: Any) -> float:
+        if self.progress.step == 20:
+            raise KilledError
+        return original(self, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Run, "_step", step)
+        with pytest.raises(KilledError):
+            train()
+    (state,) = (tmp_path / "cache/training").glob("*/state.safetensors")
+    state.write_bytes(state.read_bytes()[:100])
+    assert contents(train()) == expected
+
+
+def test_gradient_accumulation_is_the_large_batch(train: Train) -> None:
+    whole = load_file(train(out="whole") / "step24/adapter_model.safetensors")
+    parts = load_file(train(out="parts", micro_batch=1) / "step24/adapter_model.safetensors")
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=1e-3, atol=2e-5)
+
+
+def test_dropout_is_resumable(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    lora = {"dropout": 0.2}
+    expected = contents(train("zpd", out="undisturbed", lora=lora))
+    assert expected != contents(train("zpd", out="without"))
+    original = loop.Run._step
+
+    def step(self: loop.Run, rows: Any) -> float:
+        if self.progress.step == 13:
+            raise KilledError
+        return original(self, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Run, "_step", step)
+        with pytest.raises(KilledError):
+            train("zpd", lora=lora)
+    assert contents(train("zpd", lora=lora)) == expected
+
+
+def test_a_short_corpus_wraps(train: Train, world: Path, tmp_path: Path) -> None:
+    small = pl.read_parquet(world / "c.parquet")[:50]
+    small.write_parquet(tmp_path / "small.parquet")
+    out = train("random", corpus=tmp_path / "small.parquet")
+    counts = Counter(realised(out))
+    assert len(counts) == 40 and set(counts.values()) == {2, 3}
+    assert files.read_manifest(out)["passes"] == pytest.approx(96 / 40)
+
+
+def test_a_loss_that_is_no_number_names_the_example_and_keeps_the_state(
+    train: Train, world: Path, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "bad"
+    checkpoint.mkdir()
+    for path in (world / "m").iterdir():
+        (checkpoint / path.name).write_bytes(path.read_bytes())
+    from zpdbench.adapters.encoding import Encoder
+
+    token = Encoder(checkpoint).tokenizer.token_to_id("@")
+    weights = load_file(checkpoint / "model.safetensors")
+    weights["model.embed_tokens.weight"][token] = float("nan")
+    # Tied: a head row of NaN would spoil every example; untie so that the input alone is bad.
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].nan_to_num(0.0)
+    save_file(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["tie_word_embeddings"] = False
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    files.write_manifest(checkpoint, {})
+    corpus = pl.read_parquet(world / "c.parquet").sort("difficulty")
+    victim = corpus.filter(pl.col("split") == "train")["id"][60]
+    corpus.with_columns(
+        prompt=pl.when(pl.col("id") == victim)
+        .then(pl.lit("@ what is it?"))
+        .otherwise(pl.col("prompt"))
+    ).write_parquet(tmp_path / "c.parquet")
+    seeds = range(20)
+    for seed in seeds:
+        try:
+            train("easy_to_hard", seed, corpus=tmp_path / "c.parquet", checkpoint=checkpoint)
+        except UserError as error:
+            assert "loss is not finite at step" in str(error)
+            assert victim in str(error)
+            (state,) = (tmp_path / "cache/training").glob("*/state.safetensors")
+            kept = load_file(state)
+            assert all(torch.isfinite(v).all() for v in kept.values())
+            return
+    pytest.fail("the example was never trained on")
+
+
+Change = Callable[[pl.DataFrame], pl.DataFrame]
+BAD_CORPORA: dict[str, tuple[Change, str]] = {
+    "missing column": (lambda f: f.drop("response"), "no column response"),
+    "empty response": (
+        lambda f: f.with_columns(
+            response=pl.when(pl.col("id") == "x00007")
+            .then(pl.lit(" "))
+            .otherwise(pl.col("response"))
+        ),
+        r"response of row 8 \(id x00007\) is empty",
+    ),
+    "difficulty": (
+        lambda f: f.with_columns(
+            difficulty=pl.when(pl.col("id") == "x00002").then(None).otherwise(pl.col("difficulty"))
+        ),
+        r"difficulty of row 3 \(id x00002\)",
+    ),
+    "no probe": (lambda f: f.filter(pl.col("split") == "train"), "0 as probe"),
+    "nothing to train on": (lambda f: f.filter(pl.col("split") == "probe"), "0 are left to train"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CORPORA)
+def test_bad_corpora(train: Train, world: Path, tmp_path: Path, name: str) -> None:
+    change, message = BAD_CORPORA[name]
+    change(pl.read_parquet(world / "c.parquet")).write_parquet(tmp_path / "c.parquet")
+    with pytest.raises(UserError, match=message):
+        train(corpus=tmp_path / "c.parquet")
+
+
+def test_other_mistakes(train: Train, world: Path, tmp_path: Path) -> None:
+    (tmp_path / "no.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(UserError, match="no readable Parquet"):
+        train(corpus=tmp_path / "no.parquet")
+    with pytest.raises(UserError, match="no 'zdp' under conditions"):
+        train("zdp")
+    with pytest.raises(UserError, match="no module 'query'"):
+        train(lora={"target_modules": ["query"]})
+    corpus = pl.read_parquet(world / "c.parquet")
+    long = corpus.with_columns(response=pl.col("response").repeat_by(10).list.join(" "))
+    long.write_parquet(tmp_path / "long.parquet")
+    with pytest.raises(UserError, match="exceeds 16 tokens"):
+        train(corpus=tmp_path / "long.parquet", max_tokens=16)

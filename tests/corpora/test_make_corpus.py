@@ -1,0 +1,256 @@
+"""Corpora from real and generated sources, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from zpdbench import study
+from zpdbench.corpora import make_corpus
+from zpdbench.corpora.sources import detect_language
+from zpdbench.errors import UserError
+
+COLUMNS = [
+    "id",
+    "language",
+    "source",
+    "prompt",
+    "response",
+    "d1",
+    "d2",
+    "d3",
+    "difficulty",
+    "split",
+]
+
+
+def parsed(data: Path, sources: dict[str, Any], **corpus: Any) -> study.Study:
+    return study.parse(
+        {
+            "results": "results",
+            "data_dir": str(data),
+            "seeds": [0],
+            "models": {"m": {"source": "local", "path": "m"}},
+            "conditions": {"random": {"order": "random"}},
+            "corpus": {"name": "c", "sources": sources, "probe": 4, **corpus},
+            "training": {"steps": 1, "evaluate_every": 1, "learning_rate": 1e-3},
+            "benchmarks": {"gsm8k": {"source": "embedded", "items": 20, "num_fewshot": 0}},
+            "hypotheses": {},
+        }
+    )
+
+
+def alpaca(n: int = 30) -> list[dict[str, str]]:
+    return [
+        {
+            "instruction": f"Count to {i} and say why." if i % 2 else f"{i}까지 세어 보세요.",
+            "input": "Slowly." if i % 3 == 0 else "",
+            "output": ". ".join(str(k) for k in range(1, i % 7 + 2)) + ".",
+        }
+        for i in range(n)
+    ]
+
+
+Write = Callable[[Any], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def to_file(records: Any) -> Path:
+        (tmp_path / "data.json").write_text(json.dumps(records, ensure_ascii=False), "utf-8")
+        return tmp_path
+
+    return to_file
+
+
+SOURCE = {"a": {"format": "alpaca", "path": "data.json"}}
+
+
+def test_alpaca(write: Write) -> None:
+    settings = parsed(write(alpaca()), SOURCE)
+    frame, notes = make_corpus.build(settings)
+    assert frame.columns[:10] == COLUMNS
+    assert notes == []
+    assert frame["id"].to_list() == sorted(frame["id"])
+    assert frame["prompt"][0] == "0까지 세어 보세요.\n\nSlowly."
+    assert frame.group_by("language").len().sort("language").rows() == [("en", 15), ("ko", 15)]
+    probe = frame.filter(pl.col("split") == "probe")
+    assert probe.group_by("language").len().sort("language").rows() == [("en", 2), ("ko", 2)]
+    assert frame["difficulty"].is_between(0, 1).all()
+
+
+def test_same_bytes_twice_and_notes_in_the_file(write: Write, tmp_path: Path) -> None:
+    records = alpaca()
+    records.insert(3, {"instruction": "x", "input": "", "output": " "})
+    records.append(records[0])
+    settings = parsed(write(records), SOURCE, on_empty="drop")
+    for name in ("one", "two"):
+        make_corpus.write(tmp_path / f"{name}.parquet", *make_corpus.build(settings))
+    assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
+    metadata = pl.read_parquet_metadata(tmp_path / "one.parquet")
+    assert json.loads(metadata["zpdbench"])["notes"] == [
+        "a: 1 examples with an empty response left out",
+        "a: 1 exact duplicates left out",
+    ]
+
+
+def test_a_sample_is_seeded(write: Write) -> None:
+    data = write(alpaca(60))
+    source = {"a": {**SOURCE["a"], "examples": 20}}
+    drawn = [make_corpus.build(parsed(data, source, seed=s))[0]["id"].to_list() for s in (0, 0, 1)]
+    assert len(drawn[0]) == 20
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_shortfall(write: Write) -> None:
+    data = write(alpaca(30))
+    source = {"a": {**SOURCE["a"], "format": "openorca_ko", "examples": 100}}
+    with pytest.raises(UserError, match=r"30 usable examples, 100 were asked.*use_all"):
+        make_corpus.build(parsed(data, source))
+    frame, notes = make_corpus.build(parsed(data, source, on_shortfall="use_all"))
+    assert len(frame) == 30
+    assert notes == ["a: shortfall, has 30 usable examples, 100 were asked for; all are used"]
+
+
+def test_json_lines_and_parquet(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(r) for r in alpaca()), "utf-8")
+    pl.DataFrame(
+        {"prompt": [f"p{i}" for i in range(9)], "response": ["r"] * 9, "language": ["ko"] * 9}
+    ).write_parquet(tmp_path / "b.parquet")
+    sources = {
+        "a": {"format": "alpaca", "path": "a.jsonl", "language": "en"},
+        "b": {"format": "parquet", "path": "b.parquet"},
+    }
+    frame, _ = make_corpus.build(parsed(tmp_path, sources))
+    assert frame.group_by("source", "language").len().sort("source").rows() == [
+        ("a", "en", 30),
+        ("b", "ko", 9),
+    ]
+
+
+def test_language() -> None:
+    assert detect_language("안녕하세요, Anna") == "ko"
+    assert detect_language("The Korean word 김치 appears once in this long sentence.") == "en"
+    assert detect_language("1 2 3") == "en"
+
+
+def _without(key: str) -> list[dict[str, str]]:
+    records = alpaca()
+    del records[4][key]
+    return records
+
+
+def _with(index: int, **changes: Any) -> list[dict[str, Any]]:
+    records: list[dict[str, Any]] = [*alpaca()]
+    records[index] = {**records[index], **changes}
+    return records
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        (_without("output"), r"record 5: no field 'output'"),
+        (_without("instruction"), r"record 5: no field 'instruction'"),
+        (_with(6, output="  "), r"record 7: the response is empty.*on_empty: drop"),
+        (_with(6, output=None), r"record 7: the response is empty"),
+        (_with(4, instruction=""), r"record 5: the instruction is empty"),
+        (_with(6, output=7), r"record 7: output is no text"),
+        ([*alpaca(), "text"], r"record 31: is no object"),
+        ([], r"holds no record"),
+        (alpaca(4), r"a probe of 4 out of 4"),
+    ],
+)
+def test_bad_records(write: Write, records: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make_corpus.build(parsed(write(records), SOURCE))
+
+
+def test_bad_files(tmp_path: Path) -> None:
+    settings = parsed(tmp_path, SOURCE)
+    with pytest.raises(UserError, match="no such file"):
+        make_corpus.build(settings)
+    (tmp_path / "data.json").write_text('[{"instruction": "a"')
+    with pytest.raises(UserError, match="no valid JSON"):
+        make_corpus.build(settings)
+    (tmp_path / "data.json").write_text('{"instruction": "a", "output": "b"}\n{"instruction"')
+    with pytest.raises(UserError, match=r"data\.json:2: no valid JSON"):
+        make_corpus.build(settings)
+    (tmp_path / "data.json").write_bytes(b"[\xff\xfe]")
+    with pytest.raises(UserError, match="no UTF-8"):
+        make_corpus.build(settings)
+
+
+@pytest.fixture
+def items(tmp_path: Path) -> tuple[Path, str]:
+    """Items as make-items writes them, and one item's question."""
+    from zpdbench.corpora import make_items
+
+    class Arguments:
+        study = str(tmp_path / "study.yaml")
+        benchmark = "gsm8k"
+        out = str(tmp_path / "items" / "gsm8k.parquet")
+
+    settings = parsed(tmp_path, SOURCE)
+    Path(Arguments.study).write_text(study.lock_text(settings), "utf-8")
+    Path(Arguments.out).parent.mkdir()
+    make_items.main(Arguments)  # type: ignore[arg-type]
+    doc = json.loads(pl.read_parquet(Arguments.out)["doc"][5])
+    return Path(Arguments.out), doc["question"]
+
+
+def test_contamination(write: Write, items: tuple[Path, str]) -> None:
+    path, question = items
+    records: list[dict[str, Any]] = [*alpaca(), {"instruction": question, "output": "#### 1"}]
+    data = write(records)
+    frame, notes = make_corpus.build(parsed(data, SOURCE), [path])
+    assert len(frame) == 30 and question not in frame["prompt"].to_list()
+    assert notes == ["1 examples hold an item of gsm8k and are left out"]
+    frame, notes = make_corpus.build(parsed(data, SOURCE, contamination="keep"), [path])
+    assert len(frame) == 31 and "are kept" in notes[0]
+    with pytest.raises(UserError, match="a-000030"):
+        make_corpus.build(parsed(data, SOURCE, contamination="error"), [path])
+
+
+def test_the_embedded_corpus_holds_no_embedded_item(
+    tmp_path: Path, items: tuple[Path, str]
+) -> None:
+    settings = parsed(tmp_path, {"e": {"format": "embedded", "examples": 300}})
+    frame, notes = make_corpus.build(settings, [items[0]])
+    assert len(frame) == 300 and notes == []
+    assert set(frame["language"]) == {"en", "ko"}
+    assert frame["difficulty"].n_unique() > 50
+
+
+def test_real_data(data_dir: Path) -> None:
+    sources = {
+        "alpaca": {
+            "format": "alpaca",
+            "path": "instruct_en/alpaca_random_9229.json",
+            "language": "en",
+            "examples": 1000,
+        },
+        "koalpaca": {
+            "format": "alpaca",
+            "path": "instruct_ko/koalpaca_v1.0_11432.json",
+            "language": "ko",
+            "examples": 300,
+        },
+    }
+    with pytest.raises(UserError, match=r"record \d+: the response is empty"):
+        make_corpus.build(parsed(data_dir, sources, probe=32))
+    frame, notes = make_corpus.build(parsed(data_dir, sources, probe=32, on_empty="drop"))
+    assert len(frame) == 1300
+    assert notes == [
+        "alpaca: 4 examples with an empty response left out",
+        "koalpaca: 1 examples with an empty response left out",
+    ]
+    for language in ("en", "ko"):
+        mine = frame.filter(pl.col("language") == language)
+        assert mine["difficulty"].mean() == pytest.approx(0.5)
+        assert mine["difficulty"].std() > 0.1
+        assert (mine["split"] == "probe").sum() == 16
