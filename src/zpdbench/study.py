@@ -136,6 +136,9 @@ class Training(Section):
     steps: Positive
     evaluate_every: Positive
     batch_size: Positive = 8
+    micro_batch: Annotated[
+        int | None, Field(gt=0, description="examples a pass (gradient accumulation); else all")
+    ] = None
     learning_rate: Annotated[float, Field(gt=0, lt=1)]
     warmup: Share = 0.03
     max_tokens: Annotated[int, Field(ge=16, description="an example is cut to this")] = 1024
