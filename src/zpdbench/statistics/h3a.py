@@ -270,11 +270,10 @@ def _row(cells: Cells, h: H3a, benchmark: str, scale: str) -> dict[str, Any]:
             }
         test = effects.welch(d["small"], d["large"], side=h.side, alpha=h.alpha, level=level)
         row["test"] = "Welch t of per-seed differences"
-        row["mde_80"] = power.minimal_effect(test.standard_error, test.df, alpha=h.alpha)
+        spread = (effects.spread(d["small"]), n["small"], effects.spread(d["large"]), n["large"])
+        row["mde_80"] = power.welch_minimal_effect(*spread, alpha=h.alpha)
         claimed = claimed_difference(cells, h, benchmark) if scale == "pp" else effects.NAN
-        row["power_claimed"] = power.power(
-            sign * claimed, test.standard_error, test.df, alpha=h.alpha
-        )
+        row["power_claimed"] = power.welch_power(sign * claimed, *spread, alpha=h.alpha)
         if math.isnan(test.p_value) and min(n.values()) >= 2:
             notes.append("zero variance: the seeds' differences are all equal in both models")
     if min(n.values()) < 2:

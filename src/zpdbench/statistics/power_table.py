@@ -47,8 +47,8 @@ def rows_for(
                 "hypothesis": "h3a", "n_seeds": n, "is_planned": n == planned,
                 "claimed_difference": difference, "sd_small": sd_small, "sd_large": sd_large,
                 "standard_error": se, "df": df, "alpha": alpha,
-                "mde_80": power.minimal_effect(se, df, alpha=alpha),
-                "power": power.power(difference, se, df, alpha=alpha),
+                "mde_80": power.welch_minimal_effect(sd_small, n, sd_large, n, alpha=alpha),
+                "power": power.welch_power(difference, sd_small, n, sd_large, n, alpha=alpha),
                 "seeds_for_80": needed, **more,
             }
         )  # fmt: skip

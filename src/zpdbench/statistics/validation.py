@@ -1,0 +1,418 @@
+"""`zpdbench validate-statistics`: do the tests keep their level, the intervals their coverage?
+
+Simulates R4's grid (two models, paired runs of treatment and control) and counts. Every method is
+written here a second time for many studies at once; tests hold these against the functions that
+the results come from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special, stats
+
+from zpdbench import files, progress
+from zpdbench.statistics import effects, power
+
+COLUMNS = (
+    "quantity", "method", "scenario", "n_seeds", "replicates", "observed", "expected", "mc_se",
+    "bar_low", "bar_high", "verdict", "note",
+)  # fmt: skip
+ALPHA = 0.05
+SEEDS = (3, 5, 10, 20)
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """How runs scatter. Units: the SD between seeds of a control run."""
+
+    name: str
+    sd_large: float = 1.0
+    sd_treatment: float = 1.0
+    correlation: float = 0.5
+    """Between the conditions of one seed."""
+    effect_small: float = 0.0
+    effect_large: float = 0.0
+
+
+NULL = (
+    Scenario("equal spread, correlation 0", correlation=0.0),
+    Scenario("equal spread, correlation 0.5"),
+    Scenario("equal spread, correlation 0.8", correlation=0.8),
+    Scenario("2:1 between models, correlation 0", sd_large=2, correlation=0.0),
+    Scenario("2:1 between models, correlation 0.5", sd_large=2),
+    Scenario("2:1 between models, correlation 0.8", sd_large=2, correlation=0.8),
+    Scenario("2:1 for the treatment, correlation 0", sd_treatment=2, correlation=0.0),
+    Scenario("2:1 for the treatment, correlation 0.5", sd_treatment=2),
+    Scenario("2:1 for the treatment, correlation 0.8", sd_treatment=2, correlation=0.8),
+)
+CLAIMED = tuple(
+    Scenario(f"d 1.5 against 2.2, correlation {c:g}", correlation=c, effect_small=1.5,
+             effect_large=2.2)
+    for c in (0.0, 0.5, 0.8)
+)  # fmt: skip
+ITEMS = 60
+ITEM_SCENARIOS = {
+    "strong item variance": 0.0,
+    "items that gain differently": 0.7,
+}
+"""Name -> SD over items of each cell's own shift, in logits."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """Many studies at once: [replicates, seeds] arrays of each cell."""
+
+    small_treatment: Array
+    small_control: Array
+    large_treatment: Array
+    large_control: Array
+
+    @property
+    def small(self) -> Array:
+        """Per-seed differences of the small model."""
+        return self.small_treatment - self.small_control
+
+    @property
+    def large(self) -> Array:
+        """Per-seed differences of the large model."""
+        return self.large_treatment - self.large_control
+
+
+def simulate(s: Scenario, n: int, replicates: int, rng: np.random.Generator) -> Study:
+    """Normal scores of all four cells; effects in units of the cell pair's pooled SD."""
+    cells = []
+    for sd, effect in ((1.0, s.effect_small), (s.sd_large, s.effect_large)):
+        block = rng.standard_normal((replicates, n))
+        own = [rng.standard_normal((replicates, n)) for _ in range(2)]
+        share, rest = math.sqrt(s.correlation), math.sqrt(1 - s.correlation)
+        pooled = sd * math.sqrt((1 + s.sd_treatment**2) / 2)
+        cells.append(sd * s.sd_treatment * (share * block + rest * own[0]) + effect * pooled)
+        cells.append(sd * (share * block + rest * own[1]))
+    return Study(*cells)
+
+
+def true_spread(s: Scenario) -> tuple[float, float]:
+    """SD over seeds of the differences in the small and the large model."""
+    sd = math.sqrt(1 + s.sd_treatment**2 - 2 * s.correlation * s.sd_treatment)
+    return sd, s.sd_large * sd
+
+
+def true_difference(s: Scenario) -> float:
+    """The estimand of H3a, in the scores' unit."""
+    pooled = math.sqrt((1 + s.sd_treatment**2) / 2)
+    return pooled * (s.sd_large * s.effect_large - s.effect_small)
+
+
+def welch_p(small: Array, large: Array, difference: float = 0.0) -> Array:
+    """One-sided p (larger) of every study, of a hypothesised difference."""
+    n, m = small.shape[1], large.shape[1]
+    a, b = small.var(axis=1, ddof=1) / n, large.var(axis=1, ddof=1) / m
+    df = (a + b) ** 2 / (a**2 / (n - 1) + b**2 / (m - 1))
+    t = (large.mean(axis=1) - small.mean(axis=1) - difference) / np.sqrt(a + b)
+    return np.asarray(special.stdtr(df, -t))
+
+
+def pooled_p(study: Study) -> Array:
+    """One-sided p of the interaction of score ~ model * condition, pooled over the four cells."""
+    cells = [getattr(study, f) for f in Study.__dataclass_fields__]
+    n = cells[0].shape[1]
+    variance = np.mean([c.var(axis=1, ddof=1) for c in cells], axis=0)
+    t = (study.large.mean(axis=1) - study.small.mean(axis=1)) / np.sqrt(4 * variance / n)
+    return np.asarray(special.stdtr(4 * (n - 1), -t))
+
+
+def paired_p(differences: Array, effect: float) -> Array:
+    """P(T <= t) of the t statistic of every study about the true effect."""
+    n = differences.shape[1]
+    t = (differences.mean(axis=1) - effect) / differences.std(axis=1, ddof=1) * math.sqrt(n)
+    return np.asarray(special.stdtr(n - 1, t))
+
+
+@dataclass(frozen=True)
+class _G:
+    g: Array
+    d: Array
+    variance: Array
+    df: Array
+    correction: float
+    n: int
+
+
+def g_of(treatment: Array, control: Array) -> _G:
+    """`effects.hedges_g` of every study."""
+    n = treatment.shape[1]
+    vt, vc = treatment.var(axis=1, ddof=1), control.var(axis=1, ddof=1)
+    centred = (treatment - treatment.mean(axis=1, keepdims=True)) * (
+        control - control.mean(axis=1, keepdims=True)
+    )
+    shared = centred.sum(axis=1) / (n - 1)
+    pooled = (vt + vc) / 2
+    d = (treatment.mean(axis=1) - control.mean(axis=1)) / np.sqrt(pooled)
+    j = float(effects.hedges_correction(2 * n - 2))
+    df = (n - 1) * 4 * pooled**2 / (vt**2 + vc**2 + 2 * shared**2)
+    return _G(j * d, d, (vt + vc - 2 * shared) / n / pooled, df, j, n)
+
+
+def g_covers(g: _G, effect: float, level: float = 0.95) -> Array:
+    """Whether `effects.paired_effect_interval` holds the true effect."""
+    scale = np.sqrt(g.variance)
+    below = special.nctdtr(g.n - 1, effect / scale, g.d / scale)
+    tail = (1 - level) / 2
+    return np.asarray((below >= tail) & (below <= 1 - tail))
+
+
+def g_p(small: _G, large: _G, difference: float = 0.0) -> Array:
+    """One-sided p (larger) of `effects.difference_of_g` about a hypothesised difference."""
+    a = (small.g + large.g - difference) / 2
+    total, curvature = np.zeros_like(a), np.zeros_like(a)
+    for size, effect in ((small, a), (large, a + difference)):
+        for part, df in (
+            (size.correction**2 * size.variance, np.full_like(a, size.n - 1.0)),
+            (effect**2 / (2 * size.df), size.df),
+        ):
+            total += part
+            curvature += part**2 / df
+    t = (large.g - small.g - difference) / np.sqrt(total)
+    return np.asarray(special.stdtr(total**2 / curvature, -t))
+
+
+def permutation_p(small: Array, large: Array) -> Array:
+    """Exact one-sided p of the permuted model labels of every study."""
+    n, m = small.shape[1], large.shape[1]
+    pool = np.concatenate([small, large], axis=1)
+    chosen = np.zeros((math.comb(n + m, m), n + m))
+    for row, members in enumerate(combinations(range(n + m), m)):
+        chosen[row, list(members)] = 1.0
+    sums = pool @ chosen.T
+    return np.asarray((sums >= large.sum(axis=1, keepdims=True) - 1e-9).mean(axis=1))
+
+
+def interaction_p(y: Array) -> Array:
+    """p of model x condition with seeds as blocks in each model; y[replicate, m, k, n]."""
+    _, m, k, n = y.shape
+    cells = y.mean(axis=3)
+    grand = y.mean(axis=(1, 2, 3))[:, None, None]
+    effect = cells - cells.mean(axis=2, keepdims=True) - cells.mean(axis=1, keepdims=True) + grand
+    residual = (
+        y - y.mean(axis=3, keepdims=True) - y.mean(axis=2, keepdims=True)
+        + y.mean(axis=(2, 3), keepdims=True)
+    )  # fmt: skip
+    df, df_error = (m - 1) * (k - 1), m * (k - 1) * (n - 1)
+    f = n * (effect**2).sum(axis=(1, 2)) / df / ((residual**2).sum(axis=(1, 2, 3)) / df_error)
+    return np.asarray(stats.f.sf(f, df, df_error))
+
+
+def simulate_items(
+    n: int, replicates: int, own_shift: float, rng: np.random.Generator
+) -> dict[tuple[str, str], NDArray[np.bool_]]:
+    """Verdicts [replicate, item, seed] of each cell; item difficulty has SD 3 in logits.
+
+    Seeds scatter by 0.3 logits and share half of it between conditions; `own_shift` is the SD
+    with which each cell shifts each item on its own.
+    """
+    difficulty = 3 * rng.standard_normal((replicates, ITEMS, 1))
+    found = {}
+    for role in ("small", "large"):
+        block = rng.standard_normal((replicates, 1, n))
+        for kind in ("treatment", "control"):
+            own = rng.standard_normal((replicates, 1, n))
+            shift = own_shift * rng.standard_normal((replicates, ITEMS, 1))
+            run = 0.3 * (math.sqrt(0.5) * block + math.sqrt(0.5) * own)
+            chance = special.expit(difficulty + run + shift + (0.5 if kind == "treatment" else 0))
+            found[role, kind] = rng.random((replicates, ITEMS, n)) < chance
+    return found
+
+
+def clustered_p(cells: dict[tuple[str, str], NDArray[np.bool_]]) -> Array:
+    """One-sided p of `h3a_sensitivity`'s clusters by seed and item, of every study."""
+    d = {
+        r: cells[r, "treatment"].astype(float) - cells[r, "control"].astype(float)
+        for r in ("small", "large")
+    }
+    size, n = d["small"].shape[1:]
+    by_item = d["large"].mean(axis=2) - d["small"].mean(axis=2)
+    shared = by_item.var(axis=1) / size
+    both = sum(x.var(axis=1).mean(axis=1) / size / n for x in d.values())
+    pieces = [x.mean(axis=1).var(axis=1, ddof=1) / n for x in d.values()]
+    variance = pieces[0] + pieces[1] + np.maximum(shared - both, 0) * n / (n - 1)
+    df = variance**2 / sum(p**2 / (n - 1) for p in pieces)
+    t = (d["large"].mean(axis=(1, 2)) - d["small"].mean(axis=(1, 2))) / np.sqrt(variance)
+    return np.asarray(special.stdtr(df, -t))
+
+
+def run(replicates: int, *, seeds: tuple[int, ...] = SEEDS) -> Iterator[dict[str, Any]]:
+    """Every row: `replicates` studies a scenario, a tenth of that where items are drawn."""
+    for n in seeds:
+        for index, scenario in enumerate((*NULL, *CLAIMED)):
+            rng = np.random.default_rng([20261124, n, index])
+            study = simulate(scenario, n, replicates, rng)
+            yield from _tests(scenario, n, study)
+            yield from _coverage(scenario, n, study)
+        for index, scenario in enumerate(CLAIMED):
+            rng = np.random.default_rng([20261125, n, index])
+            yield from _power(scenario, n, replicates, rng)
+        yield _anova(n, replicates)
+        for index, (name, shift) in enumerate(ITEM_SCENARIOS.items()):
+            rng = np.random.default_rng([20261126, n, index])
+            yield from _items(name, shift, n, max(replicates // 10, 200), rng)
+
+
+def _tests(s: Scenario, n: int, study: Study) -> Iterator[dict[str, Any]]:
+    """Type I error; the scenarios with an effect are nulls once it is the same in both models."""
+    if s.effect_large != s.effect_small:
+        return
+    tests = {
+        "Welch t of per-seed differences (primary)": welch_p(study.small, study.large),
+        "pooled OLS score ~ model * condition": pooled_p(study),
+    }
+    if n >= effects.MIN_SEEDS_G:
+        tests["score t of two g"] = g_p(
+            g_of(study.small_treatment, study.small_control),
+            g_of(study.large_treatment, study.large_control),
+        )
+    if n == 5:
+        tests["permutation of model labels"] = permutation_p(study.small, study.large)
+    for method, p in tests.items():
+        is_barred = method.startswith("Welch")
+        yield _row("type I error", method, s.name, n, p < ALPHA, ALPHA, 0.01 if is_barred else None)
+
+
+def _coverage(s: Scenario, n: int, study: Study) -> Iterator[dict[str, Any]]:
+    difference = true_difference(s)
+    effect = math.sqrt((1 + s.sd_treatment**2) / 2) * s.effect_small
+    cases = {
+        "gain of one model, t": _inside(paired_p(study.small, effect)),
+        "difference of the gains, Welch": _inside(welch_p(study.small, study.large, difference)),
+    }
+    small = g_of(study.small_treatment, study.small_control)
+    large = g_of(study.large_treatment, study.large_control)
+    cases["Hedges' g, Algina-Keselman"] = g_covers(large, s.effect_large)
+    if n >= effects.MIN_SEEDS_G:
+        cases["difference of two g, score"] = _inside(
+            g_p(small, large, s.effect_large - s.effect_small)
+        )
+    for method, covered in cases.items():
+        yield _row("coverage", method, s.name, n, covered, 0.95, 0.015)
+
+
+def _power(
+    s: Scenario, n: int, replicates: int, rng: np.random.Generator
+) -> Iterator[dict[str, Any]]:
+    study = simulate(s, n, replicates, rng)
+    small_sd, large_sd = true_spread(s)
+    printed = power.welch_power(true_difference(s), small_sd, n, large_sd, n)
+    found = welch_p(study.small, study.large) < ALPHA
+    yield _row("power", "Welch t of per-seed differences", s.name, n, found, printed, 0.03)
+    target = power.welch_minimal_effect(small_sd, n, large_sd, n)
+    shifted = simulate(
+        replace(s, effect_small=0.0, effect_large=target / s.sd_large), n, replicates, rng
+    )
+    found = welch_p(shifted.small, shifted.large) < ALPHA
+    yield _row("power at the MDE", "Welch t of per-seed differences", s.name, n, found, 0.8, 0.03)
+    if n >= effects.MIN_SEEDS_G:
+        size = effects.PairedEffectSize(
+            0.0, 0.0, float(effects.hedges_correction(2 * n - 2)), 2 * (1 - s.correlation) / n,
+            2 * (n - 1) / (1 + s.correlation**2), n,
+        )  # fmt: skip
+        printed = power.PowerOfG(size, size).power(s.effect_small, s.effect_large)
+        p = g_p(
+            g_of(study.small_treatment, study.small_control),
+            g_of(study.large_treatment, study.large_control),
+        )
+        yield _row("power", "score t of two g (simulated)", s.name, n, p < ALPHA, printed, 0.03)
+
+
+def _anova(n: int, replicates: int) -> dict[str, Any]:
+    rng = np.random.default_rng([20261127, n])
+    block = rng.standard_normal((replicates, 2, 1, n))
+    y = math.sqrt(0.5) * block + math.sqrt(0.5) * rng.standard_normal((replicates, 2, 4, n))
+    p = interaction_p(y)
+    name = "equal spread, correlation 0.5"
+    return _row(
+        "type I error", "two-way ANOVA, blocks, interaction", name, n, p < ALPHA, ALPHA, 0.01
+    )
+
+
+def _items(
+    name: str, shift: float, n: int, replicates: int, rng: np.random.Generator
+) -> Iterator[dict[str, Any]]:
+    """Scores made of items. With cells that shift items on their own only the crossed rows aim
+    at new items; with common items all do."""
+    p: list[Array] = []
+    scores_p: list[Array] = []
+    logit_p: list[Array] = []
+    for start in range(0, replicates, 500):
+        cells = simulate_items(n, min(500, replicates - start), shift, rng)
+        p.append(clustered_p(cells))
+        scores = {k: v.mean(axis=1) for k, v in cells.items()}
+        for values, transform in (
+            (scores_p, np.asarray),
+            (logit_p, lambda v: effects.empirical_logit(v, ITEMS)),
+        ):
+            d = {
+                r: transform(scores[r, "treatment"]) - transform(scores[r, "control"])
+                for r in ("small", "large")
+            }
+            values.append(welch_p(d["small"], d["large"]))
+    methods = {"item-level, clustered by seed and item": np.concatenate(p)}
+    if shift == 0:
+        methods["Welch t of per-seed differences (primary)"] = np.concatenate(scores_p)
+        methods["Welch t, log-odds"] = np.concatenate(logit_p)
+    for method, found in methods.items():
+        is_primary = "primary" in method
+        yield _row(
+            "type I error", method, name, n, found < ALPHA, ALPHA, 0.01 if is_primary else None
+        )
+        yield _row("coverage", f"difference, {method}", name, n, _inside(found), 0.95, 0.015)
+
+
+def _inside(p: Array) -> Array:
+    return np.asarray((p >= 0.025) & (p <= 0.975))
+
+
+def _row(
+    quantity: str, method: str, scenario: str, n: int, hits: Array, expected: float,
+    width: float | None,
+) -> dict[str, Any]:  # fmt: skip
+    hits = hits[np.isfinite(hits)]
+    observed, count = float(np.mean(hits)), int(hits.size)
+    error = math.sqrt(max(observed * (1 - observed), 0.25 / count) / count)
+    row: dict[str, Any] = {
+        "quantity": quantity, "method": method, "scenario": scenario, "n_seeds": n,
+        "replicates": count, "observed": observed, "expected": expected, "mc_se": error,
+    }  # fmt: skip
+    if width is None:
+        return {**row, "verdict": "shown", "note": "no bar: shown for comparison"}
+    low, high = expected - width - 3 * error, expected + width + 3 * error
+    kept = low <= observed <= high
+    note = (
+        "" if kept else ("conservative" if _is_safe(quantity, observed, expected) else "too bold")
+    )
+    return {
+        **row, "bar_low": low, "bar_high": high, "verdict": "kept" if kept else "missed",
+        "note": note,
+    }  # fmt: skip
+
+
+def _is_safe(quantity: str, observed: float, expected: float) -> bool:
+    return observed > expected if quantity == "coverage" else observed < expected
+
+
+def main(args: argparse.Namespace) -> None:
+    """Entry of the verb: args.out, args.replicates (2,000 by default, 20,000 in full)."""
+    replicates = int(getattr(args, "replicates", None) or 2000)
+    rows = []
+    with progress.track("simulating studies", len(SEEDS), "designs") as task:
+        for n in SEEDS:
+            rows += list(run(replicates, seeds=(n,)))
+            task.advance(1, f"{n} seeds")
+    files.write_tsv(args.out, COLUMNS, ([row.get(c) for c in COLUMNS] for row in rows))

@@ -1,0 +1,112 @@
+"""`zpdbench show` and `draw-figures` on a real table."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.statistics.grids import CONFIG, grid
+from zpdbench.cli import main
+from zpdbench.report import draw_figures
+from zpdbench.statistics import aggregate_scores
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results")
+    grid(steps=(10, 20), conditions=("random", "zpd", "easy_to_hard")).write_csv(
+        folder / "s.tsv", separator="\t"
+    )
+    (folder / "study.yaml").write_text(CONFIG, "utf-8")
+    args = ["--configfile", str(folder / "study.yaml"), "--out", str(folder / "h3a.tsv")]
+    assert main(["h3a", "--scores", str(folder / "s.tsv"), *args]) == 0
+    aggregate_scores.main(
+        argparse.Namespace(
+            scores=[str(folder / "s.tsv")],
+            study=None,
+            out_scores=folder / "scores.tsv",
+            out_curves=folder / "curves.tsv",
+        )
+    )
+    return folder
+
+
+def test_h3a_is_told_in_words_within_100_columns(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["show", str(results / "h3a.tsv")]) == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 100
+    assert re.search(r"Verdict: (supported|contradicted|inconclusive)", text)
+    assert "is the gain larger in big than in tiny?" in text
+    for word in ("gsm8k", "kobest", "mean", "MDE", "power", "Notes:"):
+        assert word in text
+
+
+@pytest.mark.parametrize("name", ["scores.tsv", "curves.tsv"])
+def test_any_table_fits(results: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert main(["show", str(results / name)]) == 0
+    text = capsys.readouterr().out
+    assert name in text and max(map(len, text.splitlines())) <= 100
+    assert "gsm8k" in text
+
+
+def test_what_a_model_wrote_is_no_markup(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.tsv").write_text("name\tvalue\n[bold red]x[/bold red]\t1\n", "utf-8")
+    assert main(["show", str(tmp_path / "x.tsv")]) == 0
+    assert "[bold red]x" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("", "is empty"), ("a\tb\n1\n", "x.tsv:2: 1 fields"), (None, "cannot be")]
+)
+def test_bad_table_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, message: str
+) -> None:
+    if text is not None:
+        (tmp_path / "x.tsv").write_text(text, "utf-8")
+    assert main(["show", str(tmp_path / "x.tsv")]) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.strip().splitlines()) == 1
+
+
+def draw(results: Path, folder: Path) -> list[Path]:
+    outs = [folder / f"{n}.{k}" for n in ("curves", "effects") for k in ("svg", "png")]
+    draw_figures.main(
+        argparse.Namespace(curves=results / "curves.tsv", h3a=results / "h3a.tsv", out=outs)
+    )
+    return outs
+
+
+def test_figures_have_the_same_bytes_twice(results: Path, tmp_path: Path) -> None:
+    first, second = (draw(results, tmp_path / name) for name in ("a", "b"))
+    for a, b in zip(first, second, strict=True):
+        assert a.read_bytes() == b.read_bytes()
+    svg = first[0].read_text("utf-8")
+    assert svg.startswith("<?xml") and "<dc:date>" not in svg
+    assert first[1].read_bytes().startswith(b"\x89PNG")
+
+
+def test_unknown_figure_is_refused(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "study.yaml").write_text(CONFIG, "utf-8")
+    code = main(
+        [
+            "draw-figures",
+            "--study",
+            str(tmp_path / "study.yaml"),
+            "--curves",
+            str(results / "curves.tsv"),
+            "--h3a",
+            str(results / "h3a.tsv"),
+            "--out",
+            "pie.svg",
+        ]
+    )
+    assert code == 2 and "no figure of this name" in capsys.readouterr().err

@@ -1,0 +1,324 @@
+"""scores.tsv, curves.tsv and every table made from them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tests.statistics.grids import grid, read
+from zpdbench.errors import UserError
+from zpdbench.statistics import (
+    ablations,
+    aggregate_scores,
+    calibration,
+    efficiency,
+    expected,
+    h3a_sensitivity,
+    h3b,
+    ladder,
+    power_table,
+    r1,
+    rq1,
+)
+
+CONFIG = """\
+seeds: [0, 1, 2, 3, 4]
+models: {tiny: {parameters: 1000000}, big: {parameters: 10000000}}
+conditions: {random: {}, easy: {}, zpd: {}, zpd_fixed: {}}
+benchmarks: {mmlu: {}, humaneval: {}, gsm8k: {}, kobest: {}}
+hypotheses:
+  h3a:
+    small: tiny
+    large: big
+    claimed:
+      gsm8k: {small_pp: 3, large_pp: 8, small_score: 68, large_score: 72}
+      kobest: {small_pp: 2, large_pp: 5}
+      mmlu: {small_pp: 2, large_pp: 4}
+      humaneval: {small_pp: 2, large_pp: 5}
+      d: {small: 1.5, large: 2.2}
+      steps_saved: {small: [20, 25], large: [30, 40]}
+"""
+SIZES = {"mmlu": 40, "humaneval": 30, "gsm8k": 40, "kobest": 30}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a study, its runs' Parquets, scores.tsv and curves.tsv."""
+    folder = tmp_path_factory.mktemp("study")
+    table = grid(sizes=SIZES, steps=(10, 20, 30), conditions=("random", "easy", "zpd", "zpd_fixed"))
+    paths = write_runs(folder, table)
+    (folder / "study.yaml").write_text(CONFIG, "utf-8")
+    aggregate(folder, paths)
+    return folder
+
+
+def write_runs(folder: Path, table: pl.DataFrame) -> list[str]:
+    paths = []
+    for key, part in table.group_by("model", "condition", "seed"):
+        path = folder / "scores" / "-".join(map(str, key))
+        path.parent.mkdir(exist_ok=True)
+        part.write_parquet(path.with_suffix(".parquet"))
+        paths.append(str(path.with_suffix(".parquet")))
+    return sorted(paths)
+
+
+def aggregate(folder: Path, paths: list[str]) -> None:
+    aggregate_scores.main(
+        argparse.Namespace(
+            scores=paths,
+            study=str(folder / "study.yaml"),
+            out_scores=folder / "scores.tsv",
+            out_curves=folder / "curves.tsv",
+        )
+    )
+
+
+def run(module: object, folder: Path, **more: object) -> list[dict[str, str]]:
+    out = folder / "out.tsv"
+    module.main(  # type: ignore[attr-defined]
+        argparse.Namespace(
+            **{
+                "study": str(folder / "study.yaml"),
+                "scores": str(folder / "scores.tsv"),
+                "out": out,
+                "interim": False,
+                **more,
+            }
+        )
+    )
+    rows = read(out)
+    assert not any(v in ("inf", "-inf", "nan") for r in rows for v in r.values())
+    assert all(len(r["preregistration"]) == 16 for r in rows)
+    return rows
+
+
+def test_scores_have_both_item_sets_where_a_curve_needs_them(study: Path) -> None:
+    rows = read(study / "scores.tsv")
+    cell = [
+        r for r in rows
+        if (r["model"], r["condition"], r["seed"]) == ("big", "zpd", "2")
+        and (r["benchmark"], r["task"]) == ("gsm8k", "all")
+    ]  # fmt: skip
+    assert [(r["step"], r["items"], r["n_items"]) for r in cell] == [
+        ("10", "subset", "10"), ("20", "subset", "10"), ("30", "full", "40"), ("30", "subset", "10")
+    ]  # fmt: skip
+    base = [r for r in rows if r["condition"] == "base" and r["benchmark"] == "gsm8k"]
+    assert {(r["items"], r["n_items"]) for r in base} == {("full", "40"), ("subset", "10")}
+    kobest = {r["metric"] for r in rows if r["benchmark"] == "kobest"}
+    assert kobest == {"macro_f1", "acc"}
+
+
+def test_curves_are_means_over_seeds(study: Path) -> None:
+    scores = [
+        float(r["value"])
+        for r in read(study / "scores.tsv")
+        if (r["model"], r["condition"], r["step"]) == ("big", "zpd", "30")
+        and (r["benchmark"], r["task"], r["items"]) == ("gsm8k", "all", "full")
+    ]
+    row = next(
+        r for r in read(study / "curves.tsv")
+        if (r["model"], r["condition"], r["step"]) == ("big", "zpd", "30")
+        and (r["benchmark"], r["items"]) == ("gsm8k", "full")
+    )  # fmt: skip
+    assert float(row["mean"]) == pytest.approx(np.mean(scores))
+    assert float(row["sd"]) == pytest.approx(np.std(scores, ddof=1))
+    assert float(row["low"]) < float(row["mean"]) < float(row["high"])
+    assert (row["n_seeds"], row["interim"]) == ("5", "false")
+
+
+def test_one_table_or_many_files_are_the_same(study: Path, tmp_path: Path) -> None:
+    paths = sorted(map(str, (study / "scores").glob("*.parquet")))
+    pl.concat([pl.read_parquet(p) for p in paths]).write_csv(tmp_path / "all.tsv", separator="\t")
+    (tmp_path / "study.yaml").write_text(CONFIG, "utf-8")
+    aggregate(tmp_path, [str(tmp_path / "all.tsv")])
+    for name in ("scores.tsv", "curves.tsv"):
+        assert (tmp_path / name).read_bytes() == (study / name).read_bytes()
+
+
+def test_a_run_given_twice_is_named(study: Path, tmp_path: Path) -> None:
+    path = str(next((study / "scores").glob("big-zpd-2*")))
+    with pytest.raises(UserError, match="big/zpd/2 is also in"):
+        aggregate_scores.scores_of_files([path, path])
+
+
+def test_runs_asked_other_items_are_refused(tmp_path: Path) -> None:
+    a = grid(sizes={"gsm8k": 40}, models=("tiny",), gain=(0,))
+    b = grid(sizes={"gsm8k": 41}, models=("big",), gain=(0,))
+    with pytest.raises(UserError, match="40 to 41 items"):
+        aggregate_scores.scores_of_files(write_runs(tmp_path, pl.concat([a, b])))
+
+
+def test_statuses_and_flexible_extraction_are_counted(tmp_path: Path) -> None:
+    table = grid(sizes={"gsm8k": 40}, models=("tiny",), gain=(0,)).with_columns(
+        correct_flexible=pl.lit(1.0),
+        status=pl.when(pl.col("item_id") == "3").then(pl.lit("timeout")).otherwise(pl.lit("ok")),
+    )
+    scores = aggregate_scores.scores_of_files(write_runs(tmp_path, table))
+    by_metric = {m: scores.filter(metric=m)["value"].unique().to_list() for m in scores["metric"]}
+    assert by_metric["count_timeout"] == [1.0] and by_metric["exact_match_flexible"] == [1.0]
+
+
+def test_rq1(study: Path) -> None:
+    rows = run(rq1, study)
+    primary = [
+        r for r in rows
+        if (r["model"], r["benchmark"], r["test"]) == ("all", "mean", "two-way ANOVA")
+        and r["design"] != "unblocked"
+    ]  # fmt: skip
+    # Two models, three conditions (the ablation is none of RQ1's), five seeds.
+    assert [(r["term"], r["df1"], r["df2"]) for r in primary] == [
+        ("model", "1", "8"), ("condition", "2", "16"), ("model x condition", "2", "16"),
+        ("seed within model", "8", "16"),
+    ]  # fmt: skip
+    assert {r["p_holm"] for r in rows if r["benchmark"] == "mean"} == {"NA"}
+    pairs = [r for r in rows if r["test"] == "Tukey HSD" and r["benchmark"] == "mean"]
+    assert len(pairs) == 2 * 2 * 3
+
+
+def test_h3b_and_r1(study: Path) -> None:
+    rows = run(h3b, study)
+    assert [(r["model"], r["scale"]) for r in rows] == [
+        (m, s) for s in ("pp", "logit") for m in ("tiny", "big", "all")
+    ]
+    rows = run(r1, study)
+    assert rows[2]["model"] == "big - tiny" and "primary" in rows[2]["note"]
+    difference = float(rows[1]["estimate"]) - float(rows[0]["estimate"])
+    assert float(rows[2]["estimate"]) == pytest.approx(difference)
+
+
+def test_ablations_are_compared_with_the_full_condition(study: Path) -> None:
+    rows = run(ablations, study)
+    assert {r["contrast"] for r in rows} == {"zpd_fixed - zpd"}
+    assert len(rows) == 2 * 5 * 2
+
+
+def test_efficiency_and_expected(study: Path) -> None:
+    rows = run(efficiency, study)
+    steps = [r for r in rows if r["unit"] == "steps"]
+    assert len(steps) == 2 * 5 and all(float(r["ratio"]) > 0 for r in steps)
+    assert all("no flops recorded" in r["note"] for r in rows if r["unit"] == "flops")
+    (study / "efficiency.tsv").write_bytes((study / "out.tsv").read_bytes())
+    rows = run(expected, study, efficiency=study / "efficiency.tsv")
+    assert len(rows) == 2 * (4 + 1 + 1 + 1)
+    assert {r["verdict"] for r in rows} <= {"consistent", "lower", "higher", "undetermined"}
+    assert all(r["observed"] != "NA" for r in rows)
+
+
+def test_costs_come_from_the_trace(tmp_path: Path) -> None:
+    folder = tmp_path / "tiny" / "zpd" / "s0"
+    folder.mkdir(parents=True)
+    pl.DataFrame(
+        {"kind": ["update", "step", "step"], "step": [0, 1, 2], "flops": [50, 10, 10]}
+    ).write_parquet(folder / "trace.parquet")
+    cost = efficiency.read_cost(folder, "flops")
+    assert cost is not None
+    # Scoring before the first step is charged from the start.
+    assert [cost(s) for s in (0, 1, 1.5, 2)] == [50, 60, 65, 70]
+    assert efficiency.read_cost(folder, "seconds") is None
+
+
+def test_censored_runs_are_kept() -> None:
+    steps = np.array([0.0, 10, 20])
+    rising = np.array([[0, 0.5, 1.0]] * 6) + np.linspace(0, 0.01, 6)[:, None]
+    flat = np.array([[0, 0.1, 0.2]] * 6) + np.linspace(0, 0.01, 6)[:, None]
+    costs = [float] * 6
+    row = efficiency.compare(efficiency.Curves(steps, flat, rising), costs, costs)
+    assert (row["reached_treatment"], row["restricted_mean_treatment"]) == (0, 20.0)
+    assert "6 of" not in row["note"] and "never reach" in row["note"]
+    assert np.isnan(row["median_treatment"])
+    row = efficiency.compare(efficiency.Curves(steps, rising, flat), costs, costs)
+    assert row["ratio"] < 0.3
+
+
+def test_power_before_and_after_a_pilot(study: Path) -> None:
+    rows = run(power_table, study)
+    planned = {
+        (r["benchmark"], r["basis"].split()[0]): r for r in rows if r["is_planned"] == "true"
+    }
+    assert set(planned) == {
+        *((b, "measured") for b in ("mmlu", "humaneval", "gsm8k", "kobest", "mean")),
+        ("mean", "claimed"),
+    }
+    claimed = planned["mean", "claimed"]
+    # The user's d, five seeds: 18 %, and about fifty seeds for 80 %.
+    assert 0.15 < float(claimed["power"]) < 0.19
+    assert 45 <= int(claimed["seeds_for_80"]) <= 55
+    only = run(power_table, study, scores=None)
+    assert {r["basis"] for r in only} == {claimed["basis"]}
+
+
+def test_sensitivity_agrees_with_the_primary(study: Path) -> None:
+    paths = sorted(map(str, (study / "scores").glob("*.parquet")))
+    rows = run(h3a_sensitivity, study, scores=paths)
+    for benchmark in ("mmlu", "gsm8k", "kobest", "mean"):
+        part = [r for r in rows if r["benchmark"] == benchmark and r["scale"] == "pp"]
+        assert len({round(float(r["difference"]), 8) for r in part}) == 1
+    again = run(h3a_sensitivity, study, scores=list(reversed(paths)))
+    assert again == rows
+
+
+def test_macro_f1_under_unit_weights_is_the_score(study: Path) -> None:
+    from zpdbench.statistics import metrics, tables
+
+    paths = sorted(map(str, (study / "scores").glob("*-zpd-*.parquet")))
+    table = tables.read_scores(paths, final_step_only=True)
+    scores = metrics.benchmark_scores(table).filter(benchmark="kobest")
+    runs = [tuple(r) for r in scores.select(metrics.RUN).iter_rows()]
+    items = h3a_sensitivity.items_of(table, "kobest", runs)
+    got = items.scores(np.ones((1, len(items.strata))))[0]
+    assert got == pytest.approx(scores["value"].to_numpy(), rel=1e-12)
+
+
+def test_ladder_needs_three_models(study: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="3 models"):
+        run(ladder, study)
+    models = ("s", "m", "l", "xl")
+    table = grid(models=models, gain=(0, 0.1, 0.2, 0.3), sizes={"gsm8k": 100})
+    (tmp_path / "study.yaml").write_text(
+        "hypotheses: {ladder: {parameters: {s: 5.0e+8, m: 1.5e+9, l: 7.0e+9, xl: 3.2e+10}}}\n"
+    )
+    aggregate(tmp_path, write_runs(tmp_path, table))
+    rows = run(ladder, tmp_path)
+    slope = next(r for r in rows if r["benchmark"] == "mean" and r["scale"] == "pp")
+    assert slope["term"].startswith("slope") and float(slope["estimate"]) > 0
+    assert {r["left_out"] for r in rows} == {"NA", *models}
+
+
+@pytest.mark.parametrize("module", [rq1, h3b, r1, ablations, power_table, expected])
+def test_a_missing_run_is_named_or_marked(study: Path, tmp_path: Path, module: object) -> None:
+    text = (study / "scores.tsv").read_text("utf-8").splitlines(keepends=True)
+    (tmp_path / "scores.tsv").write_text(
+        "".join(line for line in text if not line.startswith("big\tzpd\t3\t")), "utf-8"
+    )
+    (tmp_path / "study.yaml").write_text(CONFIG, "utf-8")
+    if module is not power_table:
+        with pytest.raises(UserError, match="big/zpd/3"):
+            run(module, tmp_path)
+    rows = run(module, tmp_path, interim=True)
+    if module is not power_table:
+        assert all(r["note"].startswith("interim: ") for r in rows)
+
+
+def test_calibration_error() -> None:
+    p = np.array([0.9, 0.9, 0.1, 0.1])
+    assert calibration.expected_calibration_error(p, [1, 1, 0, 0]) == pytest.approx(0.1)
+    assert calibration.expected_calibration_error([1.0, 0.0], [1, 0]) == 0
+    assert calibration.expected_calibration_error([1.0, 1.0], [1, 0]) == pytest.approx(0.5)
+
+
+def test_calibration_by_step(tmp_path: Path) -> None:
+    table = grid(sizes={"gsm8k": 40}, steps=(10, 20)).with_columns(confidence=pl.lit(0.75))
+    (tmp_path / "study.yaml").write_text(CONFIG, "utf-8")
+    paths = write_runs(tmp_path, table)
+    rows = run(calibration, tmp_path, scores=paths)
+    row = next(r for r in rows if r["condition"] == "zpd" and r["step"] == "20")
+    assert float(row["mean_confidence"]) == pytest.approx(0.75)
+    assert (row["n_seeds"], row["n_items"]) == ("5", "40")
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(UserError, match="no row has a confidence"):
+        run(calibration, tmp_path, scores=write_runs(other, table.drop("confidence")))
