@@ -113,6 +113,11 @@ VERBS: dict[str, Verb] = {
             _arg("--items", metavar="FILE", help="the benchmark as its authors publish it"),
             _arg("--generations", metavar="JSONL", help="item_id, sample, text a line"),
             _arg("--workers", type=int, default=None, help="programs judged at once"),
+            _arg(
+                "--allow-missing",
+                action="store_true",
+                help="score what is there where items or samples lack an answer",
+            ),
             _OUT,
         ),
     ),

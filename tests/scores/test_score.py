@@ -184,6 +184,17 @@ def test_a_verdict_is_remembered(
     assert "2 of 2 verdicts are remembered" in capsys.readouterr().out
 
 
+def test_missing_answers_may_be_allowed(score: Any, tmp_path: Path) -> None:
+    items = tmp_path / "gsm8k.jsonl"
+    items.write_text((json.dumps(QUESTION) + "\n") * 3)
+    lines = [("2", 0, "#### 2"), ("0", 1, "#### 3")]
+    rows = score("gsm8k", items, lines, "--allow-missing")
+    assert [(r["item_id"], r["sample"], r["correct"]) for r in rows] == [
+        ("0", "1", "0"),
+        ("2", "0", "1"),
+    ]
+
+
 GOOD = '{"item_id": "0", "sample": 0, "text": "#### 2"}\n'
 BAD = {
     "empty": (b"", "given.jsonl: the file is empty"),
