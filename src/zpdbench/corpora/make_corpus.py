@@ -140,6 +140,8 @@ def _decontaminate(
     if not bad:
         return rows, []
     benchmarks = ", ".join(sorted({hit.benchmark for hit in hits}))
+    for hit in sorted(hits):
+        print(f"{hit.example} holds {hit.benchmark} {hit.item_id} ({hit.kind})", file=sys.stderr)
     what = f"{len(bad)} examples hold an item of {benchmarks}"
     policy = settings.corpus.contamination
     if policy == "error":
