@@ -80,7 +80,7 @@ def train(
     from zpdbench.adapters.loop import Run, Settings
     from zpdbench.adapters.optimiser import AdamW
     from zpdbench.adapters.state import FORMAT, Store, cache_root
-    from zpdbench.curriculum import conditions, registry
+    from zpdbench.curriculum import conditions, diagnosis, registry
 
     torch.set_num_threads(training.threads)
     imported = time.perf_counter()
@@ -182,7 +182,9 @@ def train(
 
     progress = run.progress
     done = trace.table(progress.steps, progress.updates, told.ids)
-    used = np.unique(np.concatenate([s["rows"] for s in progress.steps]))
+    order = np.concatenate([s["rows"] for s in progress.steps]).astype(np.int64)
+    used = np.unique(order)
+    fixed = chosen.order in ("easy_to_hard", "hard_to_easy")
     config = lora.config_text(
         model, list(layers), training.lora.rank, training.lora.alpha, training.lora.dropout
     )
@@ -204,6 +206,13 @@ def train(
         "examples_cut": int((cut[used] > 0).sum()),
         "tokens_cut": int(cut[used].sum()),
         "passes": round(training.steps * training.batch_size / len(trainable), 6),
+        "notes": corpus_notes(corpus),
+        "diagnosis": diagnosis.describe(
+            [{**u["facts"], "step": u["step"]} for u in progress.updates],
+            keep=getattr(plan.options, "keep", None),
+            difficulty=told.difficulty[order] if not fixed else None,
+            max_repeats=getattr(plan.options, "max_repeats", None),
+        ),
     }
     with files.atomic_directory(out) as folder:
         for step in steps:
@@ -266,6 +275,14 @@ def read_corpus(path: Path) -> pl.DataFrame:
             f"the difficulty of row {row + 1} (id {frame['id'][row]}) is no number", where=str(path)
         )
     return frame
+
+
+def corpus_notes(path: Path) -> list[str]:
+    """What make-corpus says must stand beside every result (shortfalls, examples left out)."""
+    import polars as pl
+
+    said = pl.read_parquet_metadata(path).get("zpdbench")
+    return json.loads(said)["notes"] if said else []
 
 
 def _known(name: str, names: Any, section: str) -> None:
