@@ -5,7 +5,9 @@ from pathlib import Path
 
 sys.path.insert(0, os.path.join(workflow.basedir, "src"))
 
-from zpdbench import grid, preflight, resources
+from snakemake.exceptions import WorkflowError
+
+from zpdbench import cluster, grid, preflight, resources
 from zpdbench.errors import UserError
 from zpdbench.images import containers
 from zpdbench.study import lock_study
@@ -38,6 +40,22 @@ paths = study.paths
 
 wildcard_constraints:
     **grid.WILDCARDS,
+
+
+# With a cluster's executor these run where Snakemake runs: they take seconds, a queue would not.
+localrules:
+    make_items,
+    aggregate_scores,
+    test_h3a,
+    draw_figures,
+
+
+onstart:
+    if workflow.executor_plugin.name == "slurm":
+        try:
+            cluster.check(cluster.requests(workflow.dag.needrun_jobs()))
+        except UserError as error:
+            raise WorkflowError(str(error))
 
 
 onsuccess:

@@ -14,7 +14,7 @@ LAYERS: list[set[str]] = [
     {"files", "progress", "hypotheses"},
     {"grid"},
     {"study"},
-    {"resources", "schema", "records", "images"},
+    {"resources", "schema", "records", "images", "cluster"},
     {"benchmarks", "sandbox", "engines", "curriculum"},
     {"embedded"},
     {

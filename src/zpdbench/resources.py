@@ -1,19 +1,37 @@
-"""What a job needs: memory in MiB and minutes, from the model's size and the work to do.
+"""What a job needs of a scheduler: memory, minutes and GPUs, from the model and the work to do.
 
-Rough upper estimates for a scheduler; a retry gets more (profiles set `retries`).
+Upper estimates, by the sizes in the configuration; nothing is measured and no file is read. Each
+further attempt asks for more, so a profile that sets `retries` mends an estimate that was too low.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from zpdbench.study import EmbeddedModel, Study
+from zpdbench import grid
+from zpdbench.study import Benchmark, EmbeddedModel, Study
 
 _LIBRARIES_MB = 1500  # torch, transformers and their code, resident
 _EMBEDDED_PARAMETERS = 2_000_000
+_UNKNOWN_PARAMETERS = 200_000_000
+# From here on a model is trained and served on a GPU; below, a CPU does.
+GPU_PARAMETERS = 500_000_000
+_GPU_MB = 80_000
+# FLOP/s that jobs reach, cautiously: a third of an A100's bfloat16 peak, and a thread of a server
+# CPU in float32 with batches as small as the embedded default's.
+_GPU_RATE, _CPU_RATE = 1e14, 1e10
+# Generation is bound by memory and not by arithmetic: this part of those rates.
+_DECODING_SHARE = 0.1
+_VOCABULARY = 150_000
+_BYTES = {"float32": 4, "bfloat16": 2}
+# Items where the configuration takes all: the benchmark's own number, tasks, shots' share aside.
+_ALL_ITEMS = {"humaneval": 164, "gsm8k": 1319, "mmlu": 14042, "kobest": 4561}
+_TASKS = {"mmlu": 57, "kobest": 5}
+_LEAST_MINUTES = 15
 
 
 def use_this_interpreter() -> None:
@@ -32,48 +50,149 @@ def parameters(study: Study, model: str) -> int:
     spec = study.models[model]
     if spec.parameters:
         return spec.parameters
-    return _EMBEDDED_PARAMETERS if isinstance(spec, EmbeddedModel) else 200_000_000
+    return _EMBEDDED_PARAMETERS if isinstance(spec, EmbeddedModel) else _UNKNOWN_PARAMETERS
+
+
+def gpus(study: Study, model: str) -> int:
+    """GPUs for a job on this model: none for a small one, else as many as its weights need."""
+    size = parameters(study, model)
+    if size < GPU_PARAMETERS:
+        return 0
+    weights_mb = size * _BYTES[study.training.precision] / 2**20
+    return 1 + int(weights_mb * 1.2 // _GPU_MB)
 
 
 def train_mb(study: Study, model: str) -> int:
-    """Memory of one training run: weights, adapter with optimiser, activations of one batch."""
-    weights = parameters(study, model) * (4 if study.training.precision == "float32" else 2)
-    tokens = study.training.batch_size * study.training.max_tokens
-    # About 34 values of hidden size a layer and token (Korthikanti et al. 2022); hidden size and
-    # layers together grow like the square root of twelve parameters a layer.
-    activations = tokens * 34 * 4 * max(parameters(study, model), 1) ** 0.5
-    return _LIBRARIES_MB + int((1.3 * weights + activations) / 2**20)
+    """Memory (MiB) of one training run: weights, adapter with optimiser, activations, logits.
+
+    On a GPU job this is the host's memory, which holds the weights once while they are loaded;
+    the activations are counted all the same.
+    """
+    size, training = parameters(study, model), study.training
+    width = _BYTES[training.precision]
+    tokens = (training.micro_batch or training.batch_size) * training.max_tokens
+    # About 34 bytes of hidden size a layer and token at 16 bits (Korthikanti et al. 2022, eq. 1,
+    # without attention scores, which are not kept); a decoder of 12 h^2 parameters a layer whose
+    # hidden size is 128 times its layers has hidden size x layers = h^2 / 128.
+    hidden = (size * 128 / 12) ** (1 / 3)
+    activations = tokens * 17 * width * hidden**2 / 128
+    vocabulary = min(_VOCABULARY, size // 100)
+    logits = 2 * 4 * tokens * vocabulary
+    adapter = 16 * size / 150 * training.lora.rank / 8
+    return _LIBRARIES_MB + int((1.3 * size * width + adapter + activations + logits) / 2**20)
 
 
 def serve_mb(study: Study, model: str) -> int:
-    """Memory of one engine: weights, KV cache, adapters."""
-    weights = parameters(study, model) * (4 if study.generations.dtype == "float32" else 2)
+    """Memory (MiB) of one engine: weights, KV cache, adapters."""
+    weights = parameters(study, model) * _BYTES[study.generations.dtype]
     cache = study.generations.kv_cache_gib * 1024
     return 2 * _LIBRARIES_MB + int(1.3 * weights / 2**20 + cache)
 
 
-def for_rule(study: Study, rule: str) -> dict[str, Any]:
-    """Snakemake's `resources` of a rule; values may be functions of the job's wildcards."""
-    table: dict[str, dict[str, Any]] = {
+def train_flop(study: Study, model: str, condition: str) -> float:
+    """Arithmetic of one run: 4 FLOP a parameter and token for LoRA, 2 for each scored token.
+
+    Forward 2 and the gradient of activations 2 (Kaplan et al. 2020, table 1; the frozen weights
+    have no gradient), at the full sequence length.
+    """
+    training, options = study.training, study.conditions[condition].options
+    size = parameters(study, model)
+    flop = 4.0 * size * training.steps * training.batch_size * training.max_tokens
+    if study.conditions[condition].order == "zpd":
+        updates = -(-training.steps // int(options.get("update_every", 500)))
+        scored = int(options.get("pool_size", 2048)) + study.corpus.probe
+        flop += 2.0 * size * updates * scored * training.max_tokens
+    return flop
+
+
+def generate_flop(study: Study, model: str, chunk: str) -> float:
+    """Arithmetic of one chunk: 2 FLOP a parameter and token, each request of full length."""
+    members = study.chunks.get((model, chunk), [])
+    requests = 0
+    for name, benchmark in study.benchmarks.items():
+        last, interim = _items(name, benchmark)
+        for run in members:
+            served = 0 if run.condition == grid.BASE else len(study.served_steps) - 1
+            requests += (last + served * interim) * benchmark.samples
+    return 2.0 * parameters(study, model) * requests * study.generations.max_model_len
+
+
+def _items(name: str, benchmark: Benchmark) -> tuple[int, int]:
+    """Items asked at the last step and at each step before."""
+    per = _TASKS.get(name, 1) if benchmark.items_per == "task" else 1
+    last = benchmark.items * per if benchmark.items else _ALL_ITEMS.get(name, 2000)
+    return last, (benchmark.interim_items or 0) * per
+
+
+def minutes(flop: float, devices: int, threads: int, share: float = 1.0) -> int:
+    """Minutes for so much arithmetic, twice over, on so many GPUs or else CPU threads."""
+    rate = (devices * _GPU_RATE if devices else threads * _CPU_RATE) * share
+    return _LEAST_MINUTES + int(2 * flop / rate / 60)
+
+
+def _growing(estimate: Callable[[Any], int]) -> Callable[[Any, int], int]:
+    """A Snakemake resource: the estimate, and as much again with each further attempt."""
+
+    def asked(wildcards: Any, attempt: int) -> int:
+        return estimate(wildcards) * attempt
+
+    return asked
+
+
+def _rules(study: Study) -> dict[str, dict[str, Callable[[Any], int]]]:
+    training, generations = study.training, study.generations
+
+    def pretraining(w: Any) -> int:
+        spec = study.models[w.model]
+        steps = spec.steps if isinstance(spec, EmbeddedModel) else 0
+        steps += spec.upscale.steps if spec.upscale else 0
+        flop = 6.0 * parameters(study, w.model) * steps * 8 * training.max_tokens
+        return minutes(flop, gpus(study, w.model), 1) + 45
+
+    def train(w: Any) -> int:
+        flop = train_flop(study, w.model, w.condition)
+        return minutes(flop, gpus(study, w.model), training.threads)
+
+    def generate(w: Any) -> int:
+        flop = generate_flop(study, w.model, w.chunk)
+        return minutes(flop, gpus(study, w.model), generations.threads, _DECODING_SHARE)
+
+    def gpu(w: Any) -> int:
+        return gpus(study, w.model)
+
+    return {
         "make_checkpoint": {
-            "mem_mb": lambda wildcards: train_mb(study, wildcards.model),
-            "runtime": 60,
+            "mem_mb": lambda w: train_mb(study, w.model),
+            "runtime": pretraining,
+            "gpu": gpu,
         },
-        "make_corpus": {"mem_mb": 3000, "runtime": 60},
-        "make_items": {"mem_mb": 2000, "runtime": 20},
+        "make_corpus": {"mem_mb": lambda w: 4000, "runtime": lambda w: 120},
+        "make_items": {"mem_mb": lambda w: 2000, "runtime": lambda w: 20},
         "train_adapter": {
-            "mem_mb": lambda wildcards: train_mb(study, wildcards.model),
-            "runtime": 24 * 60,
+            "mem_mb": lambda w: train_mb(study, w.model),
+            "runtime": train,
+            "gpu": gpu,
         },
         "generate_chunk": {
-            "mem_mb": lambda wildcards: serve_mb(study, wildcards.model),
-            "runtime": 12 * 60,
+            "mem_mb": lambda w: serve_mb(study, w.model),
+            "runtime": generate,
+            "gpu": gpu,
         },
-        "score_run": {"mem_mb": 2000, "runtime": 120},
-        "aggregate_scores": {"mem_mb": 4000, "runtime": 60},
-        "test_h3a": {"mem_mb": 4000, "runtime": 60},
-        "draw_figures": {"mem_mb": 1000, "runtime": 10},
-        "make_crate": {"mem_mb": 4000, "runtime": 60},
-        "verify": {"mem_mb": 8000, "runtime": 240},
+        "score_run": {"mem_mb": lambda w: 2000, "runtime": lambda w: 120},
+        "verify": {"mem_mb": lambda w: 8000, "runtime": lambda w: 240},
     }
-    return table[rule]
+
+
+_SMALL = {"mem_mb": lambda w: 4000, "runtime": lambda w: 60}
+
+
+def for_rule(study: Study, rule: str) -> dict[str, Any]:
+    """Snakemake's `resources` of a rule: mem_mb (MiB), runtime (minutes), and gpu where it matters.
+
+    The values are functions of a job's wildcards and attempt.
+    """
+    wanted = _rules(study).get(rule, _SMALL)
+    return {
+        name: (lambda wildcards, f=estimate: f(wildcards)) if name == "gpu" else _growing(estimate)
+        for name, estimate in wanted.items()
+    }

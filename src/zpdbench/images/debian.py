@@ -59,7 +59,7 @@ class Apt:
             ["apt-get", *self._options, *arguments],
             cwd=cwd,
             fix="an old version is gone from a mirror in time: name a sources file of "
-            "snapshot.debian.org by ZPDBENCH_APT_SOURCES (containers/README.md)",
+            "Debian's snapshot archive by ZPDBENCH_APT_SOURCES (containers/README.md)",
         )
 
     def update(self) -> None:
