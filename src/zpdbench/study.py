@@ -196,6 +196,16 @@ class Benchmark(Section):
         return self
 
 
+class Server(Section):
+    """How a server is asked (engine openai); changes no answer."""
+
+    model: Annotated[str | None, Field(description="the served base; else the only one")] = None
+    in_flight: Annotated[int, Field(gt=0, le=1024, description="requests at once")] = 32
+    requests_per_second: Annotated[float | None, Field(gt=0, description="at most")] = None
+    timeout: Annotated[float, Field(gt=0, description="seconds one answer may take")] = 300
+    retries: Annotated[int, Field(ge=0, le=20)] = 4
+
+
 class Generations(Section):
     """How answers are made."""
 
@@ -208,7 +218,10 @@ class Generations(Section):
     kv_cache_gib: Annotated[float, Field(gt=0)] = 1.0
     threads: Positive = 1
     seed: Annotated[int, Field(ge=0)] = 0
-    base_url: str | None = None
+    base_url: Annotated[
+        str | None, Field(description="http://HOST:PORT/v1 or unix:/path/to/socket")
+    ] = None
+    server: Server = Server()
 
     @field_validator("group_by")
     @classmethod
@@ -412,7 +425,8 @@ def _chunk_keys(study: Study, wildcards: Any) -> Any:
     members = study.chunks.get((wildcards.model, wildcards.chunk), [])
     benchmarks = {name: b.model_dump(mode="json") for name, b in sorted(study.benchmarks.items())}
     generations = study.generations.model_dump(
-        mode="json", exclude={"threads", "group_by", "adapters_in_flight", "kv_cache_gib"}
+        mode="json",
+        exclude={"threads", "group_by", "adapters_in_flight", "kv_cache_gib", "base_url", "server"},
     )
     return [[list(r) for r in members], benchmarks, generations, study.served_steps]
 

@@ -213,8 +213,15 @@ class Job:
             threads=self.section.threads,
             seed=self.section.seed,
             base_url=self.section.base_url,
-            options={} if self.adapters or self.section.engine != "vllm" else {"lora": False},
+            options=self._options(),
         )
+
+    def _options(self) -> dict[str, Any]:
+        if self.section.engine == "openai":
+            return self.section.server.model_dump()
+        if self.section.engine == "vllm" and not self.adapters:
+            return {"lora": False}
+        return {}
 
     def _cells(self, run: grid.Run) -> Iterator[Cell]:
         steps = [0] if run.condition == grid.BASE else self.study.served_steps
