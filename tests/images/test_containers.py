@@ -1,0 +1,135 @@
+"""What must be there before a rule runs in an image, and what is told when it is not."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from zpdbench.errors import UserError
+from zpdbench.images import containers, sif
+from zpdbench.study import Study, load
+
+
+@pytest.fixture
+def study(root: Path) -> Study:
+    return load(root / "config/mini.yaml")
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    squashfs = tmp_path / "root.sqfs"
+    squashfs.write_bytes(b"hsqs" + bytes(4096))
+    path = tmp_path / "score-0123456789abcdef.sif"
+    sif.write_sif(squashfs, path)
+    facts = {"sif_bytes": path.stat().st_size, "sif_sha256": "0" * 64}
+    path.with_suffix(".json").write_text(json.dumps(facts))
+    return path
+
+
+@pytest.fixture
+def no_apptainer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+def fake_apptainer(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    program = folder / "bin/apptainer"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+
+
+@pytest.mark.usefixtures("no_apptainer")
+def test_without_apptainer(study: Study, root: Path, image: Path) -> None:
+    with pytest.raises(UserError, match="no apptainer on PATH") as raised:
+        containers.enter(study, {"score": str(image)}, root)
+    assert "install-apptainer.sh" in raised.value.fix
+
+
+def test_a_missing_image_names_the_command_that_builds_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no image for stats") as raised:
+        containers.check_image("stats", tmp_path / "stats.sif")
+    assert raised.value.fix == "snakemake --cores all images"
+
+
+def test_a_whole_image_passes(image: Path) -> None:
+    containers.check_image("score", image)
+
+
+def test_an_image_of_another_size_than_built_is_told(image: Path) -> None:
+    with image.open("ab") as handle:
+        handle.write(b"more")
+    with pytest.raises(UserError, match="another size"):
+        containers.check_image("score", image)
+
+
+def test_an_image_with_other_bytes_is_told(image: Path) -> None:
+    with pytest.raises(UserError, match="another SHA-256"):
+        containers.verify_image(image)
+
+
+def test_a_container_that_does_not_start_says_why(
+    study: Study,
+    root: Path,
+    image: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    reason = "FATAL:   could not use unprivileged user namespaces"
+    fake_apptainer(tmp_path, monkeypatch, f"echo '{reason}' >&2; exit 255")
+    monkeypatch.setenv(containers.WHEEL, "")
+    with pytest.raises(UserError, match="could not use unprivileged user namespaces") as raised:
+        containers.enter(study, {"score": str(image)}, root)
+    assert "docs/clusters.md" in raised.value.fix
+
+
+def test_a_dry_run_starts_nothing(
+    study: Study, root: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fake_apptainer(tmp_path, monkeypatch, "exit 255")
+    containers.enter(study, {"score": str(image)}, root, dry_run=True)
+    assert not list(tmp_path.glob(".cache/**/wheel-*"))
+
+
+def test_what_lies_outside_the_working_directory_is_bound(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, scratch = tmp_path / "here", tmp_path / "scratch"
+    (here / "data").mkdir(parents=True)
+    scratch.mkdir()
+    (here / "results").symlink_to(scratch)
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("ZPDBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    monkeypatch.setenv("PYTHONPATH", "/broken")
+    monkeypatch.delenv("ZPDBENCH_DATA", raising=False)
+    settings = containers._settings(
+        study.model_copy(update={"data_dir": "data"}),
+        Path("/wheel"),
+        dict(os.environ),
+    )
+    binds = settings["APPTAINER_BINDPATH"].split(",")
+    assert binds[0] == "/wheel:/opt/zpdbench:ro"
+    assert binds[1].endswith(":/tmp")
+    assert f"{scratch}:{scratch}" in binds
+    assert f"{tmp_path}/cache:{tmp_path}/cache" in binds
+    # Inside the working directory, which is bound as it is.
+    assert not any("/data" in bind for bind in binds)
+    assert settings["APPTAINER_CONTAINALL"] == "1"
+    assert settings["APPTAINERENV_HF_TOKEN"] == "secret"
+    assert not any("PYTHONPATH" in name for name in settings)
+    assert "APPTAINER_NV" not in settings
+
+
+def test_gpus_are_given_by_configuration(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    images = study.images.model_copy(update={"nv": True})
+    settings = containers._settings(study.model_copy(update={"images": images}), Path("/w"), {})
+    assert settings["APPTAINER_NV"] == "1"
