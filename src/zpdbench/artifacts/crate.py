@@ -31,6 +31,7 @@ _TYPES = {
     ".safetensors": "application/octet-stream",
 }
 _WORKFLOW = "workflow/Snakefile"
+_BIOSCHEMAS = "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"
 _RUN = "#run"
 
 Json = dict[str, Any]
@@ -73,6 +74,7 @@ def metadata(
             "datePublished": facts["date"],
             "license": {"@id": facts["license"]},
             "conformsTo": [{"@id": profile} for profile in _PROFILES],
+            "author": {"@id": "#authors"},
             "mainEntity": {"@id": _WORKFLOW},
             "hasPart": [{"@id": name} for name in sorted([*names, *held])],
             "mentions": [{"@id": _RUN}, *({"@id": _job_id(r)} for r in _ordered(records))],
@@ -90,7 +92,8 @@ def metadata(
         },
         *_software(facts),
     ]
-    graph += [_file(n, hashes[n], sizes[n]) for n in names]
+    version = facts["code"]["version"]
+    graph += [_file(n, hashes[n], sizes[n], version) for n in names]
     graph += [{"@id": f, "@type": "Dataset", "name": f} for f in folders]
     known = {entity["@id"] for entity in graph}
     graph += _actions(facts, records, hashes, known)
@@ -106,6 +109,11 @@ def _is_folder(name: str) -> bool:
     return name.startswith(("checkpoints/", "adapters/"))
 
 
+def _single(values: list[Json]) -> Any:
+    """One value for one, as compacted JSON-LD has it."""
+    return values[0] if len(values) == 1 else values
+
+
 def _ordered(records: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [records[name] for name in sorted(records)]
 
@@ -114,7 +122,7 @@ def _job_id(record: Mapping[str, Any]) -> str:
     return f"#{record['rule']}:{next(iter(sorted(record['outputs'])), '')}"
 
 
-def _file(name: str, digest: str, size: int) -> Json:
+def _file(name: str, digest: str, size: int, version: str) -> Json:
     suffix = name[name.rfind(".") :] if "." in name.rsplit("/", 1)[-1] else ""
     entity: Json = {
         "@id": name,
@@ -124,8 +132,12 @@ def _file(name: str, digest: str, size: int) -> Json:
         "contentSize": str(size),
         "encodingFormat": _TYPES.get(suffix, "text/plain"),
     }
+    if name == layout.README:
+        entity["about"] = {"@id": "./"}
     if name == _WORKFLOW:
         entity |= {
+            "conformsTo": {"@id": _BIOSCHEMAS},
+            "version": version,
             "@type": ["File", "SoftwareSourceCode", "ComputationalWorkflow"],
             "name": "ZPD-Bench",
             "programmingLanguage": {
@@ -150,7 +162,6 @@ def _software(facts: Mapping[str, Any]) -> list[Json]:
             "@id": "#zpdbench",
             "@type": "SoftwareApplication",
             "name": "zpdbench",
-            "version": version,
             "softwareVersion": version,
             "sha256": code["package"],
         },
@@ -200,13 +211,14 @@ def _actions(
                 "@type": "CreateAction",
                 "name": f"{record['rule']} {' '.join(record['wildcards'].values())}".strip(),
                 "description": " ".join(record["command"]),
+                "agent": {"@id": "#authors"},
                 "instrument": {"@id": "#zpdbench"},
                 "object": [
                     {"@id": layout.STUDY},
                     {"@id": environment["@id"]},
                     *(refer(n, d) for n, d in sorted(record["inputs"].items())),
                 ],
-                "result": [refer(n, d) for n, d in sorted(record["outputs"].items())],
+                "result": _single([refer(n, d) for n, d in sorted(record["outputs"].items())]),
             }
         )
     results = sorted(n for n in hashes if layout.is_table(n) or layout.is_figure(n))
@@ -215,8 +227,10 @@ def _actions(
         "@type": "CreateAction",
         "name": f"Run of {facts['name']}",
         "instrument": {"@id": _WORKFLOW},
+        "description": "The whole grid; its jobs are the other actions. Times are left out: they "
+        "say nothing about a result, and a bundle has the same bytes every time.",
         "agent": {"@id": "#authors"},
-        "object": [{"@id": layout.STUDY}],
+        "object": {"@id": layout.STUDY},
         "result": [{"@id": name} for name in results],
     }
     return [run, *machines.values(), *outside.values(), *actions]
