@@ -13,7 +13,12 @@ else
 TORCH := --torch-backend cpu
 endif
 
-.PHONY: help venv h3a test test-fast check format lock schema
+DOCKER ?=
+SCORES ?= results/scores.tsv
+CONFIG ?= config/mini.yaml
+OUT ?= h3a.tsv
+
+.PHONY: images test-images docker-h3a help venv h3a test test-fast check format lock schema
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -60,3 +65,13 @@ lock: venv ## compile envs/*.in again
 
 schema: venv ## write config/schema.json from the study model
 	$(BIN)/zpdbench schema > config/schema.json
+
+images: venv ## the stages' container images, built where missing
+	$(BIN)/snakemake --cores $(CORES) images
+
+test-images: venv ## all four images, the micro grid in them, on the host and through Slurm
+	ZPDBENCH_TEST_IMAGES=all $(BIN)/python -m pytest -q tests/images tests/workflow
+
+docker-h3a: venv ## OUT (h3a.tsv) from SCORES in the stats image, by podman or docker
+	$(BIN)/snakemake --cores $(CORES) "$$($(BIN)/python -c 'import pathlib; from zpdbench.images import names; print(".cache/images/" + names.image_name(pathlib.Path("."), "stats") + ".sif")')"
+	DOCKER="$(DOCKER)" containers/run-oci.sh stats zpdbench h3a --scores $(SCORES) --configfile $(CONFIG) --out $(OUT)

@@ -99,12 +99,13 @@ def examine(folder: Path) -> list[Finding]:
 
     for layer, ok, fix in sandbox.layers():
         add(Finding("sandbox", layer, ok, "active" if ok else "-", fix, needed=True))
-    for what, program, fix in (
-        ("Apptainer", "apptainer", "for --sdm apptainer only; see docs/clusters.md"),
-        ("Slurm", "sbatch", "for --workflow-profile profiles/slurm only"),
-    ):
-        where = shutil.which(program)
-        add(Finding("containers", what, where is not None, where or "-", fix))
+    from zpdbench.images import containers
+
+    for what, ok, detail, fix in containers.examine(folder / ".cache/images"):
+        add(Finding("containers", what, ok, detail, fix))
+    slurm = shutil.which("sbatch")
+    fix = "for --workflow-profile profiles/slurm only; docs/clusters.md"
+    add(Finding("cluster", "Slurm", slurm is not None, slurm or "-", fix))
     data = Path(os.environ.get("ZPDBENCH_DATA", "../shared/data"))
     add(
         Finding(

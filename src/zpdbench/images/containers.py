@@ -204,3 +204,43 @@ def _try(program: str, arguments: str, images: list[str]) -> None:
                 where=image,
                 fix="docs/clusters.md, 'When a container does not start'",
             )
+
+
+def examine(folder: Path) -> list[tuple[str, bool, str, str]]:
+    """For `zpdbench doctor`: (what, whether it is there, what was found, how to mend it).
+
+    Args:
+        folder: where built images lie; each is read whole and compared with its record.
+    """
+    program = shutil.which("apptainer") or shutil.which("singularity")
+    found = [
+        (
+            "Apptainer",
+            program is not None,
+            program or "-",
+            "for --sdm apptainer only: containers/install-apptainer.sh",
+        )
+    ]
+    namespaces = shutil.which("unshare") is not None and (
+        subprocess.run(
+            ["unshare", "--user", "--map-root-user", "true"], capture_output=True, check=False
+        ).returncode
+        == 0
+    )
+    found.append(
+        (
+            "user namespaces",
+            namespaces,
+            "allowed" if namespaces else "refused",
+            "raise user.max_user_namespaces, or ask the site; docs/clusters.md",
+        )
+    )
+    for image in sorted(folder.glob("*.sif")):
+        try:
+            sif.check_sif(image)
+            verify_image(image)
+        except UserError as error:
+            found.append((image.name, False, error.what, error.fix))
+        else:
+            found.append((image.name, True, "as built", ""))
+    return found
