@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from zpdbench.benchmarks import definition as definitions
+from zpdbench.cli import main
 from zpdbench.errors import UserError
 
 OWN = """
@@ -72,6 +73,32 @@ def test_a_definition_from_a_file_and_from_an_entry_point(
     finally:
         for cached in (definitions._paths, definitions.load, definitions.find):
             cached.cache_clear()
+
+
+def test_a_judge_of_one_s_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "capitals_judge.py").write_text(
+        "from zpdbench.benchmarks.answers import Verdict\n"
+        "def judge(text, gold):\n"
+        "    return Verdict(float(text.strip() == gold), 'ok', text.strip())\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "own.yaml"
+    text = OWN.replace("answer: number", "answer: capitals_judge:judge")
+    path.write_text(text.replace("target:", 'gold: "{{question|upper}}", target:'))
+    (tmp_path / "q.jsonl").write_text('{"question": "oslo", "answer": "#### 1"}\n')
+    (tmp_path / "g.jsonl").write_text(
+        '{"item_id": "0", "sample": 0, "text": " OSLO"}\n'
+        '{"item_id": "0", "sample": 1, "text": "Rome"}\n'
+    )
+    files = ["--items", str(tmp_path / "q.jsonl"), "--generations", str(tmp_path / "g.jsonl")]
+    assert main(["score", str(path), *files, "--out", str(tmp_path / "out.tsv")]) == 0
+    assert (tmp_path / "out.tsv").read_text().splitlines() == [
+        "item_id\tsample\tcorrect\tstatus\textracted",
+        "0\t0\t1\tok\tOSLO",
+        "0\t1\t0\tok\tRome",
+    ]
 
 
 @pytest.mark.parametrize(

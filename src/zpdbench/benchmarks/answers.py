@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from zpdbench.benchmarks.definition import resolve
 
 TIE_MARGIN = 1e-4
 """Nats within which two log-likelihoods are not told apart across machines and batches."""
@@ -145,3 +147,15 @@ def majority(answers: Iterable[str]) -> str:
     """
     votes = Counter(a for a in answers if a)
     return votes.most_common(1)[0][0] if votes else ""
+
+
+# -- by name ------------------------------------------------------------------------------------
+
+
+def judge_of(name: str) -> Callable[[str, str], Verdict]:
+    """The function that judges a generated text against the gold: `number`, or module:function.
+
+    Raises:
+        UserError: there is none.
+    """
+    return resolve("answer", name, {"number": judge_number})

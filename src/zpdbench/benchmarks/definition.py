@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -43,7 +43,9 @@ class Task(_Part):
     description: str = ""
     target: Annotated[str, Field(description="a shot's answer; of a choice task the gold's")] = ""
     choices: list[str] = []
-    gold: Annotated[str, Field(description="the right choice's 0-based index")] = ""
+    gold: Annotated[
+        str, Field(description="the right choice's 0-based index; or what a text is judged by")
+    ] = ""
     content: Annotated[str, Field(description="what contamination looks for")] = ""
     fields: list[str] = []
     metrics: list[str] | None = None
@@ -59,7 +61,7 @@ class Definition(_Part):
     harness: Annotated[str | None, Field(description="the harness's task that it equals")] = None
     language: Literal["en", "ko"]
     kind: Literal["generate", "choice"]
-    answer: Annotated[str, Field(description="how an answer is judged: a name, or module:function")]
+    answer: Annotated[str, Field(description="number, letter, index, program, or module:function")]
     loader: Annotated[str, Field(description="how its authors' file is read: a name, or module:fn")]
     num_fewshot: Annotated[int, Field(ge=0)] = 0
     fewshot: Annotated[
@@ -139,13 +141,6 @@ class Definition(_Part):
     def task_metrics(self, task: str) -> list[str]:
         """The metrics of a task, the headline one first."""
         return self.task(task).metrics or self.metrics
-
-    @cached_property
-    def digest(self) -> str:
-        """Digest (hex) of everything that reaches a prompt or a verdict."""
-        return files.digest(
-            self.model_dump(mode="json", exclude={"tasks": {"__all__": {"files", "hub"}}})
-        )
 
     def template_id(self, task: str, *, num_fewshot: int, chat: bool) -> str:
         """What every row records of how its prompt was made: `name@version+hash`."""

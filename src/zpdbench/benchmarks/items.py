@@ -41,10 +41,13 @@ def item_id(definition: Definition, task: str, row: int, doc: Mapping[str, Any])
 
 
 def gold_of(definition: Definition, task: str, doc: Mapping[str, Any]) -> str:
-    """What an answer is compared with: a choice's index, a number, or ``""`` for programs."""
+    """What an answer is compared with: a choice's index, a number, a text; ``""`` for programs."""
     if definition.kind == "choice":
         return str(rendering.gold_index(definition.task(task), doc))
-    return answers.number_gold(doc) if definition.answer == "number" else ""
+    if definition.answer == "number":
+        return answers.number_gold(doc)
+    gold = definition.task(task).gold
+    return rendering.fill(gold, doc) if gold else ""
 
 
 def make_items(

@@ -23,7 +23,7 @@ Doc = dict[str, Any]
 Docs = dict[str, list[Doc]]
 """Task -> its documents in the file's order."""
 
-KOREAN_TRUTH = {"true": 1, "false": 0}
+_TRUTH = {"true": 1, "false": 0}
 MMLU_LETTERS = "ABCD"
 
 
@@ -259,7 +259,7 @@ def _kobest_label(task: str, text: str) -> int:
     """The 0-based gold: True/TRUE/False/FALSE, COPA's 1 or 2, else the number itself."""
     text = text.strip()
     if task in ("kobest_boolq", "kobest_wic"):
-        return KOREAN_TRUTH[text.lower()]
+        return _TRUTH[text.lower()]
     label = int(text) - (task == "kobest_copa")
     if not 0 <= label < (4 if task == "kobest_hellaswag" else 2):
         raise ValueError

@@ -51,7 +51,7 @@ def main(args: argparse.Namespace) -> None:
         workers=getattr(args, "workers", None) or programs.workers_here(),
         cache=programs.cache_folder(),
     )
-    flexible = definition.answer == "number"
+    flexible = all(v.correct_flexible is not None for v in verdicts)
     files.write_tsv(
         args.out,
         (*COLUMNS, "correct_flexible") if flexible else COLUMNS,
@@ -142,12 +142,12 @@ def judge(
     for answer in given:
         question = questions[answer.item_id]
         choices = len(definition.task(question.task).choices)
-        if definition.answer == "number":
-            verdicts.append(answers.judge_number(answer.text, question.gold))
-        elif definition.answer == "letter":
+        if definition.answer == "letter":
             verdicts.append(answers.judge_letter(answer.text, question.gold, "ABCD"[:choices]))
-        else:
+        elif definition.answer == "index":
             verdicts.append(answers.judge_index(answer.text, question.gold, choices))
+        else:
+            verdicts.append(answers.judge_of(definition.answer)(answer.text, question.gold))
     return verdicts
 
 

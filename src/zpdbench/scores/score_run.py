@@ -245,7 +245,7 @@ def _judge(definition: Definition, item: Row, row: Row) -> Verdict:
             )
         except ValueError as error:
             raise UserError(f"{row['benchmark']} item {row['item_id']!r}: {error}") from error
-    verdict = answers.judge_number(row["text"], item["gold"])
+    verdict = answers.judge_of(definition.answer)(row["text"], item["gold"])
     if verdict.status == "no_answer" and row["finish_reason"] == "length":
         return Verdict(0.0, "truncated", "", verdict.correct_flexible)
     return verdict
