@@ -22,14 +22,12 @@ try:
     # A dry run may be made where the data are not.
     preflight.check(study, warn_only=workflow.dryrun)
     images = containers.image_files(study.images, Path(workflow.basedir))
-    if "apptainer" in map(str, workflow.deployment_settings.deployment_method):
+    in_containers = "apptainer" in map(
+        str, workflow.deployment_settings.deployment_method
+    )
+    if in_containers and not workflow.dryrun:
         containers.enter(
-            study,
-            images,
-            Path(workflow.basedir),
-            arguments=workflow.deployment_settings.apptainer_args,
-            dry_run=workflow.dryrun,
-            main_process=workflow.is_main_process,
+            study, Path(workflow.basedir), main_process=workflow.is_main_process
         )
 except UserError as error:
     print(f"configuration: {error}", file=sys.stderr)
@@ -50,12 +48,19 @@ localrules:
     draw_figures,
 
 
+# What only a job's own wishes can tell, before the first one starts.
 onstart:
-    if workflow.executor_plugin.name == "slurm":
-        try:
-            cluster.check(cluster.requests(workflow.dag.needrun_jobs()))
-        except UserError as error:
-            raise WorkflowError(str(error))
+    try:
+        jobs = list(workflow.dag.needrun_jobs())
+        if in_containers:
+            containers.check(
+                (job.container_img_url for job in jobs if job.container_img_url),
+                workflow.deployment_settings.apptainer_args,
+            )
+        if workflow.executor_plugin.name == "slurm":
+            cluster.check(cluster.requests(jobs))
+    except UserError as error:
+        raise WorkflowError(str(error))
 
 
 onsuccess:

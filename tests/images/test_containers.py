@@ -43,27 +43,27 @@ def fake_apptainer(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -
 
 
 @pytest.mark.usefixtures("no_apptainer")
-def test_without_apptainer(study: Study, root: Path, image: Path) -> None:
+def test_without_apptainer(study: Study, root: Path) -> None:
     with pytest.raises(UserError, match="no apptainer on PATH") as raised:
-        containers.enter(study, {"score": str(image)}, root)
+        containers.enter(study, root)
     assert "install-apptainer.sh" in raised.value.fix
 
 
 def test_a_missing_image_names_the_command_that_builds_it(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no image for stats") as raised:
-        containers.check_image("stats", tmp_path / "stats.sif")
+    with pytest.raises(UserError, match="no such image") as raised:
+        containers.check([str(tmp_path / "stats.sif")])
     assert raised.value.fix == "snakemake --cores all images"
 
 
 def test_a_whole_image_passes(image: Path) -> None:
-    containers.check_image("score", image)
+    containers.check_image(image)
 
 
 def test_an_image_of_another_size_than_built_is_told(image: Path) -> None:
     with image.open("ab") as handle:
         handle.write(b"more")
     with pytest.raises(UserError, match="another size"):
-        containers.check_image("score", image)
+        containers.check_image(image)
 
 
 def test_an_image_with_other_bytes_is_told(image: Path) -> None:
@@ -72,28 +72,17 @@ def test_an_image_with_other_bytes_is_told(image: Path) -> None:
 
 
 def test_a_container_that_does_not_start_says_why(
-    study: Study,
-    root: Path,
-    image: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     reason = "FATAL:   could not use unprivileged user namespaces"
     fake_apptainer(tmp_path, monkeypatch, f"echo '{reason}' >&2; exit 255")
-    monkeypatch.setenv(containers.WHEEL, "")
     with pytest.raises(UserError, match="could not use unprivileged user namespaces") as raised:
-        containers.enter(study, {"score": str(image)}, root)
+        containers.check([str(image)], "--userns")
     assert "docs/clusters.md" in raised.value.fix
 
 
-def test_a_dry_run_starts_nothing(
-    study: Study, root: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    fake_apptainer(tmp_path, monkeypatch, "exit 255")
-    containers.enter(study, {"score": str(image)}, root, dry_run=True)
-    assert not list(tmp_path.glob(".cache/**/wheel-*"))
+def test_images_of_a_registry_are_not_looked_for_here() -> None:
+    containers.check(["docker://example.test/score@sha256:" + "0" * 64])
 
 
 def test_what_lies_outside_the_working_directory_is_bound(
@@ -108,11 +97,8 @@ def test_what_lies_outside_the_working_directory_is_bound(
     monkeypatch.setenv("HF_TOKEN", "secret")
     monkeypatch.setenv("PYTHONPATH", "/broken")
     monkeypatch.delenv("ZPDBENCH_DATA", raising=False)
-    settings = containers._settings(
-        study.model_copy(update={"data_dir": "data"}),
-        Path("/wheel"),
-        dict(os.environ),
-    )
+    given = study.model_copy(update={"data_dir": "data"})
+    settings = containers._settings(given, here, Path("/wheel"), dict(os.environ))
     binds = settings["APPTAINER_BINDPATH"].split(",")
     assert binds[0] == "/wheel:/opt/zpdbench:ro"
     assert binds[1].endswith(":/tmp")
@@ -131,5 +117,7 @@ def test_gpus_are_given_by_configuration(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     images = study.images.model_copy(update={"nv": True})
-    settings = containers._settings(study.model_copy(update={"images": images}), Path("/w"), {})
+    settings = containers._settings(
+        study.model_copy(update={"images": images}), tmp_path, Path("/w"), {}
+    )
     assert settings["APPTAINER_NV"] == "1"

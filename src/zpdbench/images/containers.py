@@ -41,54 +41,58 @@ def image_files(images: Images, root: Path) -> dict[str, str]:
     return chosen
 
 
-def enter(
-    study: Study,
-    images: Mapping[str, str],
-    root: Path,
-    *,
-    arguments: str = "",
-    dry_run: bool = False,
-    main_process: bool = True,
-) -> None:
-    """Check the images and set what Apptainer needs to know for this study's jobs.
+def enter(study: Study, root: Path, *, main_process: bool = True) -> None:
+    """Set what Apptainer needs to know for this study's jobs; unpack the project's wheel.
 
     Args:
-        images: stage -> image, as `image_files` gives.
         root: the project's folder.
-        arguments: the options that Snakemake will give to `apptainer exec`.
-        dry_run: only say what is missing, build and try nothing.
-        main_process: False in the Snakemake of a single job on a node.
+        main_process: False in the Snakemake of a single job on a node, which uses the wheel of the
+            run that submitted it.
 
     Raises:
-        UserError: no Apptainer, an image is missing or damaged, or no container can be started.
+        UserError: there is no Apptainer, or the wheel cannot be built.
     """
-    if not (program := shutil.which("apptainer") or shutil.which("singularity")):
-        raise UserError(
-            "--sdm apptainer: there is no apptainer on PATH",
-            fix="containers/install-apptainer.sh, or run without --sdm",
-        )
-    for stage, image in images.items():
-        if "://" not in image:
-            check_image(stage, Path(image))
-    if dry_run:
-        return
+    _program()
     given = os.environ.get(WHEEL)
     if main_process or not given:
         given = str(wheel.unpacked(root, Path(study.images.folder)).resolve())
         os.environ[WHEEL] = given
-    os.environ.update(_settings(study, Path(given), os.environ))
-    if main_process:
-        _try(program, arguments, [i for i in images.values() if "://" not in i])
+    os.environ.update(_settings(study, root, Path(given), os.environ))
 
 
-def check_image(stage: str, path: Path) -> None:
+def check(images: Iterable[str], arguments: str = "") -> None:
+    """Before the first job: are these images there and whole, and does a container start.
+
+    Args:
+        arguments: the options that Snakemake will give to `apptainer exec`.
+
+    Raises:
+        UserError: an image is missing or damaged, or a container does not start.
+    """
+    local = sorted({image for image in images if "://" not in image})
+    for image in local:
+        check_image(Path(image))
+    if local:
+        _try(_program(), arguments, local[0])
+
+
+def _program() -> str:
+    if program := shutil.which("apptainer") or shutil.which("singularity"):
+        return program
+    raise UserError(
+        "--sdm apptainer: there is no apptainer on PATH",
+        fix="containers/install-apptainer.sh, or run without --sdm",
+    )
+
+
+def check_image(path: Path) -> None:
     """Check that an image is there and whole, by its headers and its recorded size.
 
     Raises:
         UserError: it is missing, truncated, or of another size than when it was built.
     """
     if not path.is_file():
-        raise UserError(f"no image for {stage}", where=str(path), fix=sif.BUILD)
+        raise UserError("there is no such image", where=str(path), fix=sif.BUILD)
     sif.check_sif(path)
     facts = read_facts(path)
     if facts and facts.get("sif_bytes") != path.stat().st_size:
@@ -129,11 +133,13 @@ def read_facts(image: Path) -> dict[str, object]:
     return facts if isinstance(facts, dict) else {}
 
 
-def _settings(study: Study, wheel_folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
+def _settings(
+    study: Study, root: Path, wheel_folder: Path, environment: Mapping[str, str]
+) -> dict[str, str]:
     """Apptainer's variables: what is bound, which variables pass, no environment of the host."""
     binds = [f"{wheel_folder}:{CONTAINER_WHEEL}:ro", f"{_temporary()}:/tmp"]
     binds += [f"{folder}:{folder}" for folder in _writable(study)]
-    binds += [f"{folder}:{folder}:ro" for folder in _readable(study)]
+    binds += [f"{folder}:{folder}:ro" for folder in _readable(study, root)]
     for bind in binds:
         if "," in bind:
             raise UserError("Apptainer cannot bind a path with a comma", where=bind)
@@ -172,9 +178,9 @@ def _writable(study: Study) -> list[str]:
     return _outside(folders)
 
 
-def _readable(study: Study) -> list[str]:
-    """Folders outside the working directory that jobs read."""
-    folders = [m.path for m in study.models.values() if isinstance(m, LocalModel)]
+def _readable(study: Study, root: Path) -> list[str]:
+    """Folders outside the working directory that jobs read; a bundle holds the workflow itself."""
+    folders = [str(root), *(m.path for m in study.models.values() if isinstance(m, LocalModel))]
     if data := study.data_dir or os.environ.get("ZPDBENCH_DATA"):
         folders.append(data)
     return _outside(f for f in folders if Path(f).exists())
@@ -191,19 +197,18 @@ def _outside(folders: Iterable[str]) -> list[str]:
     return list(found)
 
 
-def _try(program: str, arguments: str, images: list[str]) -> None:
-    """Start one container as a job would be, so that what hinders it is said before the first."""
-    for image in images[-1:]:
-        command = [program, "exec", *shlex.split(arguments), image, "true"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            said = [line for line in done.stderr.splitlines() if "FATAL" in line or "ERROR" in line]
-            reason = " ".join((said or done.stderr.splitlines() or ["no reason given"])[-1].split())
-            raise UserError(
-                f"no container can be started: {reason.removeprefix('FATAL:').strip()}",
-                where=image,
-                fix="docs/clusters.md, 'When a container does not start'",
-            )
+def _try(program: str, arguments: str, image: str) -> None:
+    """Start one container as a job would be."""
+    command = [program, "exec", *shlex.split(arguments), image, "true"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if "FATAL" in line or "ERROR" in line]
+        reason = " ".join((said or done.stderr.splitlines() or ["no reason given"])[-1].split())
+        raise UserError(
+            f"no container can be started: {reason.removeprefix('FATAL:').strip()}",
+            where=image,
+            fix="docs/clusters.md, 'When a container does not start'",
+        )
 
 
 def examine(folder: Path) -> list[tuple[str, bool, str, str]]:
