@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.micro import micro
+
+__all__ = ["micro"]
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

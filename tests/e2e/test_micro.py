@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Workspace
+from tests.micro import Workspace
 from zpdbench import files, study
 
 pytestmark = pytest.mark.slow

@@ -1,4 +1,4 @@
-"""One real micro grid that the end-to-end tests share: real training, real vLLM, real sandbox."""
+"""One real micro grid that slow tests share: real training, real vLLM, real sandbox."""
 
 from __future__ import annotations
 
