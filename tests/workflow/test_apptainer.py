@@ -1,0 +1,273 @@
+"""Rules in their images: the same bytes as on the host, and nothing of the host inside."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.micro import Workspace
+from tests.workflow.conftest import Slurm, all_stages, install
+from tests.workflow.test_slurm import content, through_slurm
+from zpdbench import files
+from zpdbench.images import build_image, containers, names, wheel
+
+pytestmark = pytest.mark.slow
+
+# Host and image are two software environments to Snakemake; here what the host made is to stay.
+KEEP = ["--rerun-triggers", "mtime", "params", "input", "code"]
+
+
+def in_images(root: Path) -> list[str]:
+    return ["--workflow-profile", str(root / "profiles/apptainer")]
+
+
+def with_images(workspace: Workspace, root: Path) -> Workspace:
+    """Use the project's built images."""
+    workspace.overrides.append(f"images={{folder: {root}/.cache/images}}")
+    return workspace
+
+
+def drop_scores(workspace: Workspace) -> None:
+    shutil.rmtree(workspace.results / "scores")
+    shutil.rmtree(workspace.results / "figures")
+    for table in workspace.results.glob("*.tsv"):
+        table.unlink()
+    # Verdicts are remembered by content; here they are to be made again.
+    for part in (workspace.folder / ".cache/zpdbench").iterdir():
+        if part.name not in ("cells", "training"):
+            shutil.rmtree(part)
+
+
+def test_scores_and_statistics_are_the_hosts_bytes(
+    micro: Workspace, images: dict[str, Path], root: Path
+) -> None:
+    workspace = with_images(micro.copy("inside"), root)
+    drop_scores(workspace)
+    output = workspace.run("all", *in_images(root), *KEEP)
+    assert "train_adapter" not in output.split("Job stats:")[1]
+    assert content(workspace) == content(micro)
+    record = json.loads(
+        next(iter((workspace.results / "records").rglob("*scores*zpd*s0*.json"))).read_text("utf-8")
+    )
+    assert record["machine"]["image"] == images["score"].name
+    # Python 3.11.2 is Debian 12's: it was the image's that ran.
+    assert record["machine"]["python"] == "3.11.2"
+
+
+def test_a_broken_host_environment_changes_nothing(
+    micro: Workspace, images: dict[str, Path], root: Path, tmp_path: Path
+) -> None:
+    """A host whose polars, user packages and libraries are all broken on purpose."""
+    for package in ("polars", "numpy", "zpdbench", "sitecustomize"):
+        (tmp_path / f"{package}.py").write_text("raise RuntimeError('the host leaks in')\n")
+    workspace = with_images(micro.copy("broken-host"), root)
+    wanted = "results/scores/mini-qwen/zpd/s0.parquet"
+    (workspace.folder / wanted).unlink()
+    shutil.rmtree(workspace.folder / ".cache/zpdbench")
+    # Inside the job's own shell, so that the Snakemake that starts it still works.
+    program = tmp_path / "bin/apptainer"
+    program.parent.mkdir()
+    real = shutil.which("apptainer")
+    program.write_text(
+        f"#!/bin/sh\nexport PYTHONPATH={tmp_path} PYTHONHOME=/nonexistent LD_PRELOAD=\n"
+        f"export HOME=/nonexistent PYTHONSTARTUP={tmp_path}/polars.py OMP_NUM_THREADS=999\n"
+        f'exec {real} "$@"\n'
+    )
+    program.chmod(0o755)
+    before = os.environ["PATH"]
+    os.environ["PATH"] = f"{program.parent}:{before}"
+    try:
+        workspace.run(wanted, *in_images(root), *KEEP, "--allowed-rules", "score_run")
+    finally:
+        os.environ["PATH"] = before
+    assert files.sha256_file(workspace.folder / wanted) == files.sha256_file(micro.folder / wanted)
+
+
+def test_a_read_only_project_and_no_network(
+    micro: Workspace, images: dict[str, Path], root: Path
+) -> None:
+    """Only results, .snakemake and .cache can be written; no network but the loopback."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a folder read-only needs root")
+    workspace = with_images(micro.copy("read-only"), root)
+    drop_scores(workspace)
+    here = workspace.folder
+    mounts = [f"mount --bind {here} {here}"]
+    mounts += [f"mount --bind {here}/{part} {here}/{part}" for part in ("results", ".cache")]
+    mounts += [f"mkdir -p {here}/.snakemake", f"mount --bind {here}/.snakemake {here}/.snakemake"]
+    mounts += [f"mount -o remount,bind,ro {here}", "ip link set lo up 2>/dev/null || true"]
+    command = " ".join(f"'{part}'" for part in workspace.command("all", *in_images(root), *KEEP))
+    check = f"! touch {here}/x 2>/dev/null"
+    done = subprocess.run(
+        ["unshare", "--mount", "--net", "bash", "-c", " && ".join([*mounts, check, command])],
+        cwd=root,
+        env={**os.environ, "ZPDBENCH_CACHE": f"{here}/.cache/zpdbench"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    assert content(workspace) == content(micro)
+
+
+def test_as_an_ordinary_user(images: dict[str, Path], tmp_path: Path, root: Path) -> None:
+    """The stats image runs the bound wheel as a user who is not root."""
+    if os.geteuid() != 0:
+        pytest.skip("this test run is an ordinary user's already: the others show it")
+    folder = wheel.unpacked(root, root / ".cache/images")
+    shared = tmp_path
+    for parent in (shared, *list(shared.parents)[:3]):
+        parent.chmod(parent.stat().st_mode | 0o055)
+    place, image = shared / "wheel", shared / "stats.sif"
+    shutil.copytree(folder, place)
+    shutil.copy(images["stats"], image)
+    home = shared / "home"
+    home.mkdir(mode=0o777)
+    shutil.chown(home, "nobody")
+    program = shutil.which("apptainer")
+    installed = Path(str(program)).resolve().parents[2]
+    copied = shared / "apptainer"
+    if installed.is_relative_to("/root") or not os.access(installed, os.R_OK):
+        shutil.copytree(installed, copied, symlinks=True)
+    done = subprocess.run(
+        [
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            str(program),
+            "exec",
+            "--userns",
+            "--containall",
+            "--bind",
+            f"{place}:/opt/zpdbench:ro",
+            str(image),
+            "zpdbench",
+            "--version",
+        ],
+        cwd=home,
+        env={"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("zpdbench ")
+
+
+def test_a_missing_image_is_told_before_the_first_job(
+    apptainer: str, micro: Workspace, root: Path, tmp_path: Path
+) -> None:
+    workspace = Workspace(tmp_path, root, micro.config)
+    workspace.overrides.append(f"images={{folder: {tmp_path}/nowhere}}")
+    process = workspace.start("all", *in_images(root))
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    (line,) = [line for line in output.splitlines() if "there is no such image" in line]
+    assert "snakemake --cores all images" in line
+    assert not list(workspace.results.glob("items/*"))
+
+
+def test_a_truncated_image_is_told(micro: Workspace, images: dict[str, Path], root: Path) -> None:
+    workspace = micro.copy("truncated")
+    folder = workspace.folder / "images"
+    folder.mkdir()
+    for image in images.values():
+        (folder / image.name).write_bytes(image.read_bytes()[:100_000])
+    workspace.overrides.append("images={folder: images}")
+    drop_scores(workspace)
+    process = workspace.start("all", *in_images(root), *KEEP)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "is truncated: 100000 of" in output
+
+
+def test_images_are_small_and_the_same_twice(
+    images: dict[str, Path], root: Path, tmp_path: Path
+) -> None:
+    for stage in ("score", "stats"):
+        for kind in (".sif", ".oci.tar"):
+            built = images[stage].with_name(images[stage].stem + kind)
+            assert built.stat().st_size < 250e6, built
+    name = names.image_name(root, "score")
+    shutil.copytree(root / ".cache/images/debs", tmp_path / "debs")
+    again = build_image.build_image(root, "score", "cpu", tmp_path / f"{name}.sif")
+    facts = containers.read_facts(images["score"])
+    assert {k: again[k] for k in facts} == facts
+    for kind in (".sif", ".oci.tar", ".cdx.json"):
+        first, second = (f / f"{name}{kind}" for f in (images["score"].parent, tmp_path))
+        assert files.sha256_file(first) == files.sha256_file(second)
+
+
+def test_h3a_by_podman(micro: Workspace, images: dict[str, Path], root: Path) -> None:
+    if shutil.which("podman") is None or shutil.which("runc") is None:
+        install("podman", "runc")
+    out = micro.folder / "podman.tsv"
+    done = subprocess.run(
+        [
+            str(root / "containers/run-oci.sh"),
+            "stats",
+            "zpdbench",
+            "h3a",
+            "--scores",
+            "results/scores.tsv",
+            "--configfile",
+            "results/study.lock.yaml",
+            "--out",
+            out.name,
+        ],
+        cwd=micro.folder,
+        env={
+            **os.environ,
+            "DOCKER": "podman --runtime runc --cgroup-manager cgroupfs",
+            "DOCKER_RUN": "--ulimit nofile=1024:1024 --cgroups=disabled",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert out.read_bytes() == (micro.results / "h3a.tsv").read_bytes()
+
+
+def test_the_whole_grid_in_all_four_images(
+    micro: Workspace, images: dict[str, Path], root: Path
+) -> None:
+    """Byte-identical, and no more than a tenth slower than the host."""
+    if not all_stages():
+        pytest.skip("train and serve take long to build: make test-images runs this")
+    seconds = {"host": 0.0, "image": 0.0}
+    for turn in range(2):
+        for where in seconds:
+            workspace = Workspace(micro.folder.parent / f"{where}{turn}", root, micro.config)
+            workspace.folder.mkdir()
+            start = time.monotonic()
+            if where == "image":
+                with_images(workspace, root).run("all", *in_images(root))
+            else:
+                workspace.run("all")
+            seconds[where] += time.monotonic() - start
+            assert content(workspace) == content(micro)
+            shutil.rmtree(workspace.folder)
+    print(f"two runs each: {seconds}", file=sys.stderr)
+    assert seconds["image"] <= 1.1 * seconds["host"]
+
+
+def test_slurm_and_images_together(
+    slurm: Slurm, micro: Workspace, images: dict[str, Path], root: Path
+) -> None:
+    workspace = with_images(micro.copy("slurm-images"), root)
+    drop_scores(workspace)
+    if all_stages():
+        shutil.rmtree(workspace.results / "adapters")
+        shutil.rmtree(workspace.results / "generations")
+        shutil.rmtree(workspace.folder / ".cache/zpdbench")
+    workspace.run("all", "--profile", str(root / "profiles/apptainer"), *through_slurm(root), *KEEP)
+    assert content(workspace) == content(micro)

@@ -1,0 +1,196 @@
+"""The micro grid through a real Slurm: killed in every way, and still the same bytes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.micro import Workspace
+from tests.workflow.conftest import Slurm
+from tests.workflow.test_dag import dry_run, job_counts
+from zpdbench import cluster, files, plan, study
+from zpdbench.errors import UserError
+
+# As a user does, but asking the cluster more often.
+SOON = [
+    "--slurm-init-seconds-before-status-checks=1",
+    "--seconds-between-status-checks=1",
+    "--max-status-checks-per-second=10",
+    "--latency-wait=5",
+]
+LOCAL = {"make_items", "aggregate_scores", "test_h3a", "draw_figures", "all"}
+
+
+def through_slurm(root: Path) -> list[str]:
+    return ["--workflow-profile", str(root / "profiles/slurm"), *SOON]
+
+
+def content(workspace: Workspace) -> dict[str, str]:
+    """Digest of every result that must not depend on where or how often it was made."""
+    results = workspace.results
+    found: dict[str, str] = {}
+    for part in ("checkpoints", "corpora", "items", "adapters", "scores", "figures"):
+        found |= {f"{part}/{k}": v for k, v in files.hash_tree(results / part).items()}
+    return found | {p.name: files.sha256_file(p) for p in sorted(results.glob("*.tsv"))}
+
+
+def until(found: Callable[[], list[str]], process: subprocess.Popen[str]) -> list[str]:
+    """Wait for something to be there; the workflow must still be running."""
+    end = time.monotonic() + 900
+    while not (there := found()):
+        assert process.poll() is None, "the workflow ended before"
+        assert time.monotonic() < end, "waited for 15 minutes"
+        time.sleep(0.2)
+    return there
+
+
+@pytest.mark.slow
+def test_killed_jobs_come_back_with_the_same_bytes(
+    slurm: Slurm, micro: Workspace, root: Path
+) -> None:
+    """Out of memory, cancelled, out of time, and a node that is lost for half a minute."""
+    workspace = Workspace(micro.folder.parent / "slurm", root, micro.config)
+    workspace.folder.mkdir()
+    cache = workspace.folder / ".cache/zpdbench"
+    # The corpus needs more than its first attempt gets, as where an estimate is too low.
+    too_little = ["--set-resources", "make_corpus:mem_mb=attempt*100"]
+    process = workspace.start("all", *through_slurm(root), *too_little)
+    said: list[str] = []
+    assert process.stdout is not None
+    reader = threading.Thread(target=lambda: said.extend(process.stdout or []), daemon=True)
+    reader.start()
+
+    # A run that has saved its state is cancelled, as by a user or an administrator.
+    until(lambda: [str(p) for p in cache.glob("training/*/state.safetensors")], process)
+    cancelled = until(lambda: slurm.running("train_adapter"), process)[0]
+    subprocess.run(["scancel", cancelled], check=True)
+    # Another reaches its time limit.
+    late = until(lambda: [j for j in slurm.running("train_adapter") if j != cancelled], process)[0]
+    subprocess.run(["scontrol", "update", f"JobId={late}", "TimeLimit=00:00:01"], check=True)
+    # The node's daemon is gone for half a minute while answers are generated.
+    until(lambda: slurm.running("generate_chunk"), process)
+    slurm.node("stop-node")
+    time.sleep(30)
+    slurm.node("start-node")
+
+    assert process.wait(timeout=1800) == 0, "".join(said)[-6000:]
+    reader.join()
+    states = [job["JobState"] for job in slurm.ended()]
+    assert {"CANCELLED", "TIMEOUT", "COMPLETED"} <= set(states), states
+    # What ended by memory, Slurm calls so, or cancelled, or failed, by who noticed first.
+    assert sum(state != "COMPLETED" for state in states) >= 3, states
+    assert content(workspace) == content(micro)
+    assert (workspace.results / "h3a.tsv").read_bytes() == (micro.results / "h3a.tsv").read_bytes()
+
+
+@pytest.mark.slow
+def test_training_goes_on_after_its_time_limit(slurm: Slurm, micro: Workspace, root: Path) -> None:
+    """Long enough to be stopped in the middle; the same adapter as without."""
+    adapter = "results/adapters/mini-qwen/zpd/s0"
+    longer = "training={steps: 400, evaluate_every: 100}"
+    made = []
+    for name in ("undisturbed", "stopped"):
+        workspace = micro.copy(name)
+        shutil.rmtree(workspace.results / "adapters")
+        shutil.rmtree(workspace.folder / ".cache/zpdbench/training", ignore_errors=True)
+        workspace.overrides.append(longer)
+        made.append(workspace)
+    undisturbed, stopped = made
+    undisturbed.run(adapter)
+
+    process = stopped.start(adapter, *through_slurm(root))
+    training = stopped.folder / ".cache/zpdbench/training"
+    until(lambda: [str(p) for p in training.glob("*/state.safetensors")], process)
+    (job,) = slurm.running("train_adapter")
+    subprocess.run(["scontrol", "update", f"JobId={job}", "TimeLimit=00:00:01"], check=True)
+    output, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, output[-6000:]
+
+    timing = json.loads((stopped.folder / adapter / "train.timing.json").read_text("utf-8"))
+    assert timing["resumed"] == 1
+    assert files.hash_tree(stopped.folder / adapter) == files.hash_tree(
+        undisturbed.folder / adapter
+    )
+
+
+@pytest.mark.slow
+def test_a_failure_names_its_log(slurm: Slurm, micro: Workspace, root: Path) -> None:
+    broken = micro.copy("broken")
+    (score,) = sorted(broken.results.glob("scores/*/zpd/s0.parquet"))[:1]
+    score.unlink()
+    (sorted(broken.results.glob("generations/*/all.parquet"))[0]).write_bytes(b"no parquet")
+    process = broken.start(
+        str(score.relative_to(broken.folder)),
+        *through_slurm(root),
+        "--retries=0",
+        "--rerun-triggers=code",
+        "--allowed-rules=score_run",
+    )
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "logs/score_run/" in output
+    assert "slurm_logs/rule_score_run" in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("override", "message", "fix"),
+    [
+        ("train_adapter:slurm_partition=nowhere", "Invalid partition", "sinfo"),
+        ("score_run:mem_mb=99000000", "not available", "set-resources"),
+        ("generate_chunk:gpu=3", "not available", "gpu under"),
+    ],
+)
+def test_what_slurm_would_refuse_is_told_before_the_first_job(
+    slurm: Slurm, root: Path, tmp_path: Path, override: str, message: str, fix: str
+) -> None:
+    workspace = Workspace(tmp_path, root, root / "config/micro.yaml")
+    process = workspace.start("all", *through_slurm(root), "--set-resources", override)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    (line,) = [line for line in output.splitlines() if "Slurm refuses" in line]
+    assert override.split(":")[0] in line and message in line and fix in line
+    assert not list(workspace.results.glob("items/*"))
+
+
+@pytest.mark.slow
+def test_a_refused_time_is_told(slurm: Slurm) -> None:
+    with pytest.raises(UserError, match="time limit") as raised:
+        cluster.check([cluster.Request("train_adapter", partition="gpu", minutes=9999)])
+    assert "runtime" in raised.value.fix
+
+
+def test_without_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="no sbatch on PATH"):
+        cluster.check([cluster.Request("train_adapter")])
+
+
+def test_the_default_study_is_few_jobs(root: Path) -> None:
+    jobs = plan.make_plan(study.load(root / "config/mini.yaml")).jobs
+    assert sum(count for rule, count in jobs.items() if rule not in LOCAL) <= 100
+
+
+@pytest.mark.parametrize("name", ["slurm", "default"])
+def test_every_profile_dry_runs(root: Path, tmp_path: Path, name: str) -> None:
+    executor = ["--executor=local", "--cores=2"] if name == "slurm" else []
+    result = dry_run(
+        root,
+        "all",
+        "--workflow-profile",
+        str(root / f"profiles/{name}"),
+        *executor,
+        "--configfile",
+        str(root / "config/micro.yaml"),
+        "--config",
+        f"results={tmp_path}",
+    )
+    assert result.returncode == 0, result.stderr
+    assert job_counts(result.stdout + result.stderr)["train_adapter"] == 8
