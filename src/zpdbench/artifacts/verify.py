@@ -4,18 +4,39 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from zpdbench import records
-from zpdbench.artifacts import archive, findings, level0, level1, level2, sign
+from zpdbench.artifacts import archive, findings, level0, level1, level2, level3, level4, sign
 from zpdbench.artifacts.findings import DIFFERS, Table
 from zpdbench.artifacts.level0 import Bundle, Outside
 from zpdbench.artifacts.workshop import Workshop
 from zpdbench.errors import UserError
+from zpdbench.study import Study
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How far a verification goes.
+
+    Attributes:
+        level: 0 to 4, each with those below.
+        seconds: for levels 3 and 4 together.
+        seed: of their random samples: the reviewer's, not the authors'.
+        jobs: processes at once.
+    """
+
+    level: int
+    seconds: float = 1800.0
+    seed: int = 0
+    jobs: int = 2
 
 
 def main(args: argparse.Namespace) -> int:
@@ -35,28 +56,62 @@ def main(args: argparse.Namespace) -> int:
     )
     if args.data:
         os.environ["ZPDBENCH_DATA"] = str(Path(args.data).resolve())
-    table = Table(args.level)
+    # Drawn after the bundle was written, so that no author knows what will be looked at.
+    seed = secrets.randbelow(2**31) if args.seed is None else args.seed
+    effort = Effort(args.level, 60.0 * args.minutes, seed, max(1, args.jobs))
     with tempfile.TemporaryDirectory(prefix="zpdbench-verify-", dir=args.scratch) as scratch:
-        folder = Path(scratch) / "bundle"
-        folder.mkdir()
-        contents = archive.open_bundle(path, folder)
-        bundle = level0.check(contents, outside, table)
-        if bundle is not None:
-            run_levels(bundle, Path(scratch) / "work", table, args)
-        elif args.level:
-            print("level 0 failed: nothing further was looked at", file=sys.stderr)
+        bundle, table = check(path, Path(scratch), outside, effort)
         write(args.out, path.name, bundle, table)
     return report(args.out, bundle, table)
 
 
-def run_levels(bundle: Bundle, scratch: Path, table: Table, args: argparse.Namespace) -> None:
-    """Levels 1 to `args.level`; each is looked at even if one below found something."""
-    workshop = Workshop(scratch, bundle.study)
+def check(
+    path: Path,
+    scratch: Path,
+    outside: Outside,
+    effort: Effort,
+    workshop: Callable[[Path, Study], Workshop] = Workshop,
+) -> tuple[Bundle | None, Table]:
+    """All checks of a bundle.
+
+    Args:
+        path: a zip file or a folder.
+        scratch: an empty folder of the caller's.
+        workshop: what runs the verbs.
+
+    Returns:
+        The bundle, None if it could not even be read, and the table.
+    """
+    table = Table(effort.level)
+    folder = scratch / "bundle"
+    folder.mkdir(parents=True)
+    contents = archive.open_bundle(path, folder)
+    bundle = level0.check(contents, outside, table)
+    if bundle is None:
+        if effort.level:
+            print("level 0 failed: nothing further was looked at", file=sys.stderr)
+        return None, table
+    _run_levels(bundle, workshop(scratch / "work", bundle.study), table, effort)
+    return bundle, table
+
+
+def _run_levels(bundle: Bundle, workshop: Workshop, table: Table, effort: Effort) -> None:
+    """Levels 1 and up; each is looked at even if one below found something."""
+    share = effort.seconds / 2 if effort.level == 4 else effort.seconds
+    started = time.monotonic()
+
+    def left() -> float:
+        return max(effort.seconds - (time.monotonic() - started), 1.0)
+
     levels: dict[int, Callable[[], None]] = {
         1: lambda: level1.check(bundle, workshop, table),
-        2: lambda: level2.check(bundle, workshop, table, workers=args.jobs),
+        2: lambda: level2.check(bundle, workshop, table, workers=effort.jobs),
+        3: lambda: level3.check(bundle, workshop, table, seconds=share, seed=effort.seed),
+        4: lambda: level4.check(bundle, workshop, table, seconds=left(), seed=effort.seed),
     }
-    for level in range(1, args.level + 1):
+    for level in range(1, effort.level + 1):
+        if level == 3:
+            started = time.monotonic()
         try:
             levels[level]()
         except Exception as error:  # whatever a hostile file provokes is a finding, not a crash
