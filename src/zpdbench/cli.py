@@ -263,6 +263,27 @@ VERBS: dict[str, Verb] = {
         ),
         recorded=False,
     ),
+    "why": Verb(
+        "walk from a number in a table to the answers, adapters and settings behind it",
+        "zpdbench.artifacts.why",
+        (
+            _arg("table", metavar="TABLE", help="h3a.tsv in a results folder or unpacked bundle"),
+            _arg("--row", help="such as gsm8k/pp"),
+            _arg("--items", type=int, default=0, help="list so many items of each run"),
+        ),
+        recorded=False,
+    ),
+    "diff": Verb(
+        "compare two runs: configuration, versions, items, verdicts, effects",
+        "zpdbench.artifacts.diff",
+        (
+            _arg("a", metavar="A", help="a bundle or a results folder"),
+            _arg("b", metavar="B", help="another"),
+            _arg("--out", default=None, metavar="FILE", help="the differences as a table"),
+            _arg("--scratch", default=None, metavar="DIR", help="to unpack in"),
+        ),
+        recorded=False,
+    ),
     "sign": Verb(
         "sign a bundle's manifest with an ssh key",
         "zpdbench.artifacts.sign",
