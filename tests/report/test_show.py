@@ -96,17 +96,7 @@ def test_unknown_figure_is_refused(
     results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "study.yaml").write_text(CONFIG, "utf-8")
-    code = main(
-        [
-            "draw-figures",
-            "--study",
-            str(tmp_path / "study.yaml"),
-            "--curves",
-            str(results / "curves.tsv"),
-            "--h3a",
-            str(results / "h3a.tsv"),
-            "--out",
-            "pie.svg",
-        ]
-    )
+    tables = ["--curves", str(results / "curves.tsv"), "--h3a", str(results / "h3a.tsv")]
+    study = ["--study", str(tmp_path / "study.yaml")]
+    code = main(["draw-figures", *study, *tables, "--out", "pie.svg"])
     assert code == 2 and "no figure of this name" in capsys.readouterr().err
