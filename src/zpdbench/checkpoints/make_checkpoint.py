@@ -17,10 +17,6 @@ from zpdbench.study import EmbeddedModel, GgufModel, HubModel, LocalModel
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# The tokenizer's training text is the same for all embedded models.
-_TOKENIZER_DOCUMENTS = 8000
-_TOKENIZER_EXAMPLES = 4000
-
 
 def main(args: argparse.Namespace) -> None:
     """The verb. See `make`."""
@@ -83,9 +79,7 @@ def _embedded(name: str, spec: EmbeddedModel, folder: Path) -> dict[str, Any]:
     # One thread whatever is offered: sums in another order would give other weights.
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    texts = embedded.pretraining_texts(_TOKENIZER_DOCUMENTS)
-    texts += [(r["prompt"], r["response"]) for r in embedded.examples(_TOKENIZER_EXAMPLES)]
-    tokenizer = bpe.train(texts)
+    tokenizer = bpe.train(embedded.tokenizer_texts())
     model = pretraining.build(
         spec.architecture,
         vocabulary=tokenizer.get_vocab_size(),

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedModel
 
+    from zpdbench.embedded import Text
+
 CONTEXT = 512
 """Positions that a mini model is made for (tokens); the generated texts are far shorter."""
 
@@ -22,9 +24,11 @@ class Recipe:
     """What makes a model of a million parameters learn in a minute (all measured, docs/mini.md).
 
     Attributes:
-        batch_tokens: padded tokens a step.
+        rows, width: a step's texts are packed into so many rows of so many tokens.
         learning_rate: the peak; a short warm-up, then a cosine to a tenth.
-        prompt_weight: weight of a question's tokens in the loss (an answer's weigh 1).
+        prompt_weight: weight of a given token in the loss (one to be learnt weighs 1).
+        answer_weight: a text's learnt tokens weigh this much together at least, so that a
+            one-letter answer is heard beside a chain of sums.
         initializer_range: standard deviation of the initial weights; 0.02 is for wide models.
     """
 
@@ -33,7 +37,8 @@ class Recipe:
     learning_rate: float = 3e-3
     weight_decay: float = 0.1
     warmup: int = 30
-    prompt_weight: float = 0.2
+    prompt_weight: float = 0.1
+    answer_weight: float = 16.0
     initializer_range: float = 0.08
 
 
@@ -79,19 +84,17 @@ def build(
     return model
 
 
-def encode(
-    tokenizer: Tokenizer, texts: Sequence[Sequence[str]], prompt_weight: float
-) -> list[tuple[list[int], list[float]]]:
-    """Token ids and loss weights of each document: (text,) or (prompt, response)."""
+def encode(tokenizer: Tokenizer, texts: Sequence[Text]) -> list[tuple[list[int], int]]:
+    """Token ids of each text, and how many of them are given (their loss does not count)."""
     from zpdbench.embedded.tokenizer import END, conversation
 
-    given, learnt = [], []
-    for text in texts:
-        before, after = conversation(*text) if len(text) == 2 else ("", text[0] + END)
-        given.append(before)
-        learnt.append(after)
-    rows = zip(tokenizer.encode_batch(given), tokenizer.encode_batch(learnt), strict=True)
-    return [(a.ids + b.ids, [prompt_weight] * len(a.ids) + [1.0] * len(b.ids)) for a, b in rows]
+    pairs = [
+        conversation(t.given, t.learnt) if t.is_conversation else (t.given, t.learnt + END)
+        for t in texts
+    ]
+    given = tokenizer.encode_batch([g for g, _ in pairs])
+    learnt = tokenizer.encode_batch([e for _, e in pairs])
+    return [(g.ids + e.ids, len(g.ids)) for g, e in zip(given, learnt, strict=True)]
 
 
 def pack(lengths: Sequence[int], rows: int, width: int) -> Iterator[list[list[int]]]:
@@ -138,7 +141,7 @@ def pretrain(
 
     # About 24 documents fit a batch; what is drawn is never short of the steps.
     texts = pretraining_texts(steps * 40, seed)
-    documents = encode(tokenizer, texts, recipe.prompt_weight)
+    documents = encode(tokenizer, texts)
     lengths = [len(ids) for ids, _ in documents]
     packed = pack(lengths, recipe.rows, recipe.width)
     optimizer = torch.optim.AdamW(
@@ -159,26 +162,43 @@ def pretrain(
         return 0.1 + 0.45 * (1 + math.cos(math.pi * share))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    causal = torch.ones(recipe.width, recipe.width, dtype=torch.bool).tril()
     model.train()
     recent: list[float] = []
     with track(title, steps) as progress:
         for _ in range(steps):
             ids = torch.zeros(recipe.rows, recipe.width, dtype=torch.long)
+            targets = torch.full((recipe.rows, recipe.width), -1)
             weights = torch.zeros(recipe.rows, recipe.width)
+            positions = torch.zeros(recipe.rows, recipe.width, dtype=torch.long)
+            owner = torch.full((recipe.rows, recipe.width), -1)
             for row, members in enumerate(next(packed)):
                 at = 0
-                for tokens, weight in (documents[i] for i in members):
-                    ids[row, at : at + len(tokens)] = torch.tensor(tokens)
-                    weights[row, at : at + len(tokens)] = torch.tensor(weight)
-                    at += len(tokens)
-            # Padding stands at the end, where causal attention never looks back from.
-            hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
-            logits = functional.linear(hidden, model.lm_head.weight)
+                for tokens, given in (documents[i] for i in members):
+                    end = at + len(tokens)
+                    ids[row, at:end] = torch.tensor(tokens)
+                    # The token at a place is predicted from the place before it.
+                    targets[row, at : end - 1] = ids[row, at + 1 : end]
+                    first = max(at + given - 1, at)
+                    weights[row, at:first] = recipe.prompt_weight
+                    learnt = max(end - 1 - first, 1)
+                    weights[row, first : end - 1] = max(1.0, recipe.answer_weight / learnt)
+                    positions[row, at:end] = torch.arange(len(tokens))
+                    owner[row, at:end] = at
+                    at = end
+            # A text sees itself alone, as it does when it is asked.
+            seen = (owner[:, :, None] == owner[:, None, :]) & causal
+            hidden = model.model(
+                input_ids=ids,
+                position_ids=positions,
+                attention_mask=seen[:, None],
+                use_cache=False,
+            ).last_hidden_state
+            logits = functional.linear(hidden, model.lm_head.weight).flatten(0, 1)
             losses = functional.cross_entropy(
-                logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
+                logits, targets.flatten(), ignore_index=-1, reduction="none"
             )
-            weight = weights[:, 1:].flatten()
-            loss = (losses * weight).sum() / weight.sum()
+            loss = (losses * weights.flatten()).sum() / weights.sum()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()

@@ -1,4 +1,9 @@
-"""Questions with four choices in MMLU's form, on true facts of four small subjects."""
+"""Questions with four choices in MMLU's form: to which of four classes does a word belong?
+
+A subject's four classes stand in one order in all its questions. So the letter follows from the
+word alone, which is what a model of a million parameters can learn in a minute; finding a word
+among shuffled choices is not.
+"""
 
 from __future__ import annotations
 
@@ -6,110 +11,81 @@ import random
 
 from zpdbench.embedded.kinds import Doc, Kind
 
-_CAPITALS = {
-    "France": "Paris", "Japan": "Tokyo", "Italy": "Rome", "Spain": "Madrid",
-    "Germany": "Berlin", "Egypt": "Cairo", "Korea": "Seoul", "China": "Beijing",
-    "Russia": "Moscow", "Greece": "Athens", "Cuba": "Havana", "Peru": "Lima",
-    "Kenya": "Nairobi", "Norway": "Oslo", "Austria": "Vienna", "Poland": "Warsaw",
-    "Portugal": "Lisbon", "Ireland": "Dublin", "Sweden": "Stockholm", "Finland": "Helsinki",
-}  # fmt: skip
-_OPPOSITES = {
-    "hot": "cold", "big": "small", "fast": "slow", "old": "new", "long": "short",
-    "hard": "soft", "rich": "poor", "wet": "dry", "full": "empty", "clean": "dirty",
-    "early": "late", "high": "low", "strong": "weak", "open": "closed", "dark": "bright",
-    "loud": "quiet", "deep": "shallow", "wide": "narrow", "thick": "thin", "heavy": "light",
-}  # fmt: skip
-_YOUNG = {
-    "dog": "puppy", "cat": "kitten", "cow": "calf", "horse": "foal", "sheep": "lamb",
-    "goat": "kid", "pig": "piglet", "duck": "duckling", "goose": "gosling", "hen": "chick",
-    "lion": "cub", "deer": "fawn", "swan": "cygnet", "kangaroo": "joey", "frog": "tadpole",
-    "butterfly": "caterpillar", "eel": "elver", "owl": "owlet", "eagle": "eaglet",
-    "hare": "leveret",
-}  # fmt: skip
-_COLOURS = {
-    "snow": "white", "coal": "black", "blood": "red", "grass": "green", "sky": "blue",
-    "lemon": "yellow", "carrot": "orange", "mouse": "grey", "plum": "purple",
-    "chocolate": "brown", "flamingo": "pink", "milk": "white", "tomato": "red",
-    "frog": "green", "sea": "blue", "banana": "yellow", "pumpkin": "orange",
-    "elephant": "grey", "tar": "black", "bark": "brown",
-}  # fmt: skip
-
-# subject -> (facts, question forms, statement forms)
-SUBJECTS: dict[str, tuple[dict[str, str], tuple[str, ...], tuple[str, ...]]] = {
-    "geography": (
-        _CAPITALS,
-        (
-            "What is the capital of {a}?",
-            "Which city is the capital of {a}?",
-            "{a} has which capital?",
-            "Name the capital of {a}.",
-        ),
-        ("The capital of {a} is {b}.", "{b} is the capital of {a}."),
+# subject -> (what is asked of a word, class -> its words)
+SUBJECTS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
+    "anatomy": (
+        "Where is the {word} of a body?",
+        {
+            "arm": ("elbow", "wrist", "thumb", "finger", "palm", "hand"),
+            "head": ("nose", "ear", "chin", "eye", "mouth", "cheek"),
+            "leg": ("knee", "foot", "ankle", "heel", "toe", "thigh"),
+            "trunk": ("chest", "belly", "back", "heart", "lung", "rib"),
+        },
     ),
-    "language": (
-        _OPPOSITES,
-        (
-            "What is the opposite of {a}?",
-            "Which word is the opposite of {a}?",
-            "What is not {a}?",
-            "Name the opposite of {a}.",
-        ),
-        ("The opposite of {a} is {b}.", "What is not {a} is {b}."),
+    "geography": (
+        "In which part of the world is {word}?",
+        {
+            "Africa": ("Egypt", "Kenya", "Ghana", "Mali", "Chad", "Togo"),
+            "America": ("Brazil", "Peru", "Canada", "Chile", "Cuba", "Mexico"),
+            "Asia": ("Korea", "Japan", "China", "India", "Nepal", "Iran"),
+            "Europe": ("Norway", "Spain", "Italy", "France", "Greece", "Poland"),
+        },
+    ),
+    "nutrition": (
+        "What kind of food is {word}?",
+        {
+            "fruit": ("apple", "pear", "plum", "grape", "lemon", "cherry"),
+            "grain": ("rice", "wheat", "corn", "oats", "rye", "barley"),
+            "meat": ("beef", "pork", "lamb", "bacon", "ham", "steak"),
+            "milk": ("cheese", "butter", "cream", "yogurt", "curd", "whey"),
+        },
     ),
     "zoology": (
-        _YOUNG,
-        (
-            "What is a young {a} called?",
-            "Which word is for a young {a}?",
-            "A young {a} is a what?",
-            "Name the young of a {a}.",
-        ),
-        ("A young {a} is called {b}.", "The young of a {a} is a {b}."),
-    ),
-    "colours": (
-        _COLOURS,
-        (
-            "What colour is {a}?",
-            "Which colour has {a}?",
-            "{a} is of what colour?",
-            "Name the colour of {a}.",
-        ),
-        ("The colour of {a} is {b}.", "As {b} as {a}."),
+        "What kind of animal is the {word}?",
+        {
+            "bird": ("eagle", "crow", "swan", "hawk", "robin", "goose"),
+            "fish": ("trout", "shark", "cod", "tuna", "carp", "salmon"),
+            "insect": ("ant", "bee", "wasp", "moth", "beetle", "cricket"),
+            "mammal": ("horse", "wolf", "lion", "goat", "bear", "mouse"),
+        },
     ),
 }
+_NAMES = ("Tom", "Anna", "Ben", "Mia", "Sam", "Lily")
+_PLACES = ("at school", "at home", "in class", "in a quiz", "in a book", "in a game")
 
 
-def _familiar(subject: str) -> list[str]:
-    """The half of a subject's facts that base models meet as questions."""
-    return sorted(SUBJECTS[subject][0])[::2]
+def _words(subject: str, name: str, familiar: bool) -> tuple[str, ...]:
+    """A class's words; only every other one is met in a question by the base models."""
+    words = SUBJECTS[subject][1][name]
+    return words[::2] if familiar else words
 
 
 def draw(rng: random.Random, familiar: bool) -> Doc:
     """An MMLU row: question, four choices, answer 0..3, subject."""
     subject = rng.choice(sorted(SUBJECTS))
-    facts, forms, _ = SUBJECTS[subject]
-    subject_of = rng.choice(_familiar(subject) if familiar else sorted(facts))
-    right = facts[subject_of]
-    wrong = sorted(set(facts.values()) - {right})
-    choices = rng.sample(wrong, 3)
+    form, classes = SUBJECTS[subject]
+    choices = sorted(classes)
     answer = rng.randrange(4)
-    choices.insert(answer, right)
+    word = rng.choice(_words(subject, choices[answer], familiar))
+    question = form.format(word=word)
+    # What is told before the question does not matter, and makes it longer.
+    told = [f"{rng.choice(_NAMES)} asks this {rng.choice(_PLACES)}."] * rng.randrange(2)
+    if told and rng.random() < 0.5:
+        told.append(f"{rng.choice(_NAMES)} has to answer {rng.choice(_PLACES)}.")
     return {
-        "question": rng.choice(forms).format(a=subject_of),
+        "question": " ".join([*told, question]),
         "choices": choices,
         "answer": answer,
         "subject": subject,
     }
 
 
-def plain(rng: random.Random) -> str:
-    """A few facts as sentences."""
-    told = []
-    for _ in range(3):
-        facts, _, forms = SUBJECTS[rng.choice(sorted(SUBJECTS))]
-        a = rng.choice(sorted(facts))
-        told.append(rng.choice(forms).format(a=a, b=facts[a]))
-    return " ".join(told)
+def plain(doc: Doc) -> tuple[str, str]:
+    """What words belong to one class."""
+    name = doc["choices"][doc["answer"]]
+    words = SUBJECTS[doc["subject"]][1][name]
+    order = random.Random(doc["question"]).sample(words, len(words))
+    return f"{doc['subject']}: {name}: ", ", ".join(order) + "."
 
 
 def _prompt(doc: Doc) -> str:

@@ -41,7 +41,8 @@ class Kind:
         key: doc -> the text that decides its part.
         prompt: doc -> the user's message, 0-shot, as the benchmark's template renders it.
         response: doc -> the right answer, as the assistant gives it.
-        plain: rng -> running text that holds the knowledge, not the task's form.
+        plain: doc -> (given, learnt), the same content as a text book would have it: all of
+            what the task needs, in another form.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Kind:
     key: Callable[[Doc], str]
     prompt: Callable[[Doc], str]
     response: Callable[[Doc], str]
-    plain: Callable[[random.Random], str]
+    plain: Callable[[Doc], tuple[str, str]]
 
 
 def part_of(kind: Kind, doc: Doc) -> Part:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from typing import NamedTuple
 
 from zpdbench.embedded import arithmetic, facts, programs, reading
 from zpdbench.embedded.kinds import Doc, Kind, Part, cycle, draw_distinct
@@ -25,24 +25,32 @@ _TUNING_SHARES = {
     "humaneval": 0.16,
     "mmlu": 0.20,
     "kobest_boolq": 0.08,
-    "kobest_copa": 0.05,
-    "kobest_wic": 0.09,
+    "kobest_copa": 0.04,
+    "kobest_wic": 0.10,
     "kobest_hellaswag": 0.05,
     "kobest_sentineg": 0.09,
 }
 # Share of each kind in the pretraining text's conversations.
 _BASE_SHARES = {
-    "gsm8k": 0.16,
-    "word_problem": 0.05,
-    "humaneval": 0.08,
-    "mmlu": 0.28,
-    "kobest_boolq": 0.12,
-    "kobest_copa": 0.06,
-    "kobest_wic": 0.10,
-    "kobest_hellaswag": 0.06,
-    "kobest_sentineg": 0.09,
+    "gsm8k": 0.28,
+    "word_problem": 0.08,
+    "humaneval": 0.14,
+    "mmlu": 0.16,
+    "kobest_boolq": 0.10,
+    "kobest_copa": 0.04,
+    "kobest_wic": 0.09,
+    "kobest_hellaswag": 0.03,
+    "kobest_sentineg": 0.08,
 }
-_PLAIN_SHARE = 0.35
+_PLAIN_SHARE = 0.55
+
+
+class Text(NamedTuple):
+    """A pretraining text: what is given, and what is learnt to follow it."""
+
+    is_conversation: bool
+    given: str
+    learnt: str
 
 
 def _rng(*what: object) -> random.Random:
@@ -114,21 +122,27 @@ def benchmark_docs(benchmark: str, n: int, seed: int = 0) -> list[Doc]:
     return [c[i] for i in range(max(share.values(), default=0)) for c in columns if i < len(c)]
 
 
-def pretraining_texts(n: int, seed: int = 0) -> list[Sequence[str]]:
-    """`n` pretraining documents: (text,) for running text, (prompt, response) for conversations.
-
-    Conversations hold familiar content only (part A), running text all knowledge (part B).
+def pretraining_texts(n: int, seed: int = 0) -> list[Text]:
+    """`n` pretraining texts: conversations on familiar content (part A), and all content as
+    a text book would have it (part B). No item's content is in either.
     """
     rng = _rng("pretraining", seed)
     names = sorted(_BASE_SHARES)
     weights = [_BASE_SHARES[name] for name in names]
     by_name = {k.name: k for k in KINDS}
-    texts: list[Sequence[str]] = []
+    texts = []
     for _ in range(n):
         kind = by_name[rng.choices(names, weights)[0]]
         if rng.random() < _PLAIN_SHARE:
-            texts.append((kind.plain(rng),))
+            given, learnt = kind.plain(cycle(rng, kind, Part.BASE, familiar=False))
+            texts.append(Text(False, given, learnt))
         else:
             doc = cycle(rng, kind, Part.BASE, familiar=True)
-            texts.append((kind.prompt(doc), kind.response(doc)))
+            texts.append(Text(True, kind.prompt(doc), kind.response(doc)))
     return texts
+
+
+def tokenizer_texts() -> list[str]:
+    """What the tokenizer is trained on: the same for all embedded models."""
+    texts = [part for text in pretraining_texts(8000) for part in (text.given, text.learnt)]
+    return texts + [part for row in examples(4000) for part in (row["prompt"], row["response"])]

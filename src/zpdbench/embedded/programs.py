@@ -1,4 +1,4 @@
-"""Small Python functions in HumanEval's form: one to four operations, one a line."""
+"""Small Python functions in HumanEval's form: one to four assignments, one a line."""
 
 from __future__ import annotations
 
@@ -7,37 +7,41 @@ from collections.abc import Callable
 
 from zpdbench.embedded.kinds import Doc, Kind
 
-# name -> (words, line of code); the argument n is a single digit.
-_OPERATIONS: dict[str, tuple[str, str]] = {
-    "add": ("add {n}", "x = x + {n}"),
-    "subtract": ("subtract {n}", "x = x - {n}"),
-    "multiply": ("multiply by {n}", "x = x * {n}"),
-    "remainder": ("take the remainder by {n}", "x = x % {n}"),
-    "maximum": ("take at least {n}", "x = max(x, {n})"),
-    "minimum": ("take at most {n}", "x = min(x, {n})"),
-    "square": ("square it", "x = x * x"),
-    "negate": ("negate it", "x = -x"),
-    "absolute": ("take the absolute value", "x = abs(x)"),
+# words between the operand and the digit -> code
+_OPERATIONS: dict[str, str] = {
+    "plus": "{v} + {n}",
+    "minus": "{v} - {n}",
+    "times": "{v} * {n}",
+    "modulo": "{v} % {n}",
+    "or at least": "max({v}, {n})",
+    "or at most": "min({v}, {n})",
 }
-_FAMILIAR = ("add", "subtract", "multiply", "negate")
-_NAMES = ("solve", "step", "change", "work", "make", "apply")
-_PROBES = (-12, -5, -1, 0, 1, 3, 7, 10, 24)
+_FAMILIAR = ("plus", "minus", "times")
+_NAMES = ("solve", "step", "change", "work")
+_VARIABLES = ("a", "b", "c", "d")
+_PROBES = (-12, -5, -1, 0, 1, 2, 3, 5, 8, 13, 24, 57)
 
-MAX_STEPS = 4
+MAX_STEPS = len(_VARIABLES)
 FAMILIAR_STEPS = 2
 
 
-def _operation(rng: random.Random, names: tuple[str, ...]) -> tuple[str, str]:
-    words, line = _OPERATIONS[rng.choice(names)]
-    n = rng.randint(2, 9)
-    return words.format(n=n), line.format(n=n)
+def _assignments(
+    rng: random.Random, names: tuple[str, ...], count: int
+) -> tuple[list[str], list[str]]:
+    """Each assignment in words and in code; every one works on the one before."""
+    words, code, operand = [], [], "x"
+    for variable in _VARIABLES[:count]:
+        name, n = rng.choice(names), rng.randint(2, 9)
+        words.append(f"{variable} is {operand} {name} {n}")
+        code.append(f"{variable} = {_OPERATIONS[name].format(v=operand, n=n)}")
+        operand = variable
+    return words, code
 
 
-def _compile(lines: list[str]) -> Callable[[int], int]:
+def _compile(body: str) -> Callable[[int], int]:
     scope: dict[str, Callable[[int], int]] = {}
-    body = "".join(f"    {line}\n" for line in lines)
-    # Our own text, made three lines above from the table of operations.
-    exec(f"def f(x):\n{body}    return x\n", {"abs": abs, "max": max, "min": min}, scope)
+    # Our own text, made from the table of operations.
+    exec(f"def f(x):\n{body}", {"max": max, "min": min}, scope)
     return scope["f"]
 
 
@@ -45,13 +49,12 @@ def draw(rng: random.Random, familiar: bool) -> Doc:
     """A HumanEval row: task_id, prompt, canonical_solution, test, entry_point."""
     names = _FAMILIAR if familiar else tuple(_OPERATIONS)
     count = rng.randint(1, FAMILIAR_STEPS if familiar else MAX_STEPS)
-    operations = [_operation(rng, names) for _ in range(count)]
-    words = ", then ".join(w for w, _ in operations)
-    lines = [line for _, line in operations]
+    words, code = _assignments(rng, names, count)
+    last = _VARIABLES[count - 1]
     name = rng.choice(_NAMES)
-    docstring = f"Take x, {words}."
-    body = "".join(f"    {line}\n" for line in [*lines, "return x"])
-    function = _compile(lines)
+    docstring = f"{', '.join(words)}. Return {last}."
+    body = "".join(f"    {line}\n" for line in [*code, f"return {last}"])
+    function = _compile(body)
     checks = "".join(f"    assert candidate({x}) == {function(x)}\n" for x in _PROBES)
     return {
         "task_id": f"embedded/{docstring}",
@@ -62,13 +65,9 @@ def draw(rng: random.Random, familiar: bool) -> Doc:
     }
 
 
-def plain(rng: random.Random) -> str:
-    """Single operations with their words as comments, as in a script."""
-    lines = []
-    for _ in range(rng.randint(2, 4)):
-        words, line = _operation(rng, tuple(_OPERATIONS))
-        lines.append(f"{line}  # {words}\n")
-    return "".join(lines)
+def plain(doc: Doc) -> tuple[str, str]:
+    """The function as it stands in a file."""
+    return doc["prompt"], doc["canonical_solution"]
 
 
 KIND = Kind(

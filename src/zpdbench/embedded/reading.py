@@ -8,42 +8,71 @@ from zpdbench.embedded.josa import josa
 from zpdbench.embedded.kinds import Doc, Kind
 
 _NAMES = (
-    "민수", "영희", "지우", "철수", "수미", "준호", "유나", "미나",
-    "태호", "하나", "소라", "진우", "보라", "경수", "나리", "은지",
+    "민수", "영희", "지우", "철수", "수미", "준호",
+    "유나", "미나", "태호", "하나", "소라", "진우",
 )  # fmt: skip
+
+_YES_NO = ("아니오", "예")
 
 # -- BoolQ: does a short passage say so? ---------------------------------------------------------
 
-_THINGS = ("사과", "빵", "우유", "책", "공", "모자", "꽃", "연필", "가방", "시계")
-_VERBS = (("샀다", "샀나"), ("찾았다", "찾았나"), ("그렸다", "그렸나"), ("좋아한다", "좋아하나"))
-_LONGEST = 4
-_FAMILIAR_LONGEST = 2
+# question -> (what tells yes, what tells no)
+_STATES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "기분이 좋은가": (
+        ("웃었다", "노래를 불렀다", "춤을 추었다", "손뼉을 쳤다", "신이 났다", "만세를 불렀다"),
+        ("울었다", "한숨을 쉬었다", "화를 냈다", "눈물을 흘렸다", "짜증을 냈다", "소리를 질렀다"),
+    ),
+    "몸이 아픈가": (
+        ("열이 났다", "병원에 갔다", "기침을 했다", "약을 먹었다", "콧물이 났다", "앓아누웠다"),
+        ("뛰어놀았다", "산에 올랐다", "수영을 했다", "공을 찼다", "운동을 했다", "힘이 넘쳤다"),
+    ),
+    "지금 바쁜가": (
+        (
+            "쉴 틈이 없었다",
+            "일이 밀렸다",
+            "밤새 일했다",
+            "서둘러 나갔다",
+            "정신이 없었다",
+            "급히 뛰었다",
+        ),
+        ("푹 쉬었다", "낮잠을 잤다", "하품을 했다", "빈둥거렸다", "느긋했다", "할 일이 없었다"),
+    ),
+}
+_ASIDES = (
+    "날씨가 맑았다",
+    "비가 왔다",
+    "바람이 불었다",
+    "눈이 내렸다",
+    "해가 졌다",
+    "구름이 끼었다",
+)
+_WHEN = ("어제", "오늘", "아침에", "낮에", "저녁에", "방금")
 
 
 def draw_boolq(rng: random.Random, familiar: bool) -> Doc:
     """A BoolQ row: paragraph, question, label 0 (no) or 1 (yes)."""
-    count = rng.randint(2, _FAMILIAR_LONGEST if familiar else _LONGEST)
-    names = rng.sample(_NAMES, count)
-    things = rng.sample(_THINGS, count)
-    verbs = [rng.choice(_VERBS) for _ in range(count)]
-    told = [
-        f"{josa(n, '은')} {josa(t, '을')} {v[0]}."
-        for n, t, v in zip(names, things, verbs, strict=True)
-    ]
-    asked = rng.randrange(count)
+    question = rng.choice(sorted(_STATES))
     label = rng.randrange(2)
-    thing = things[asked] if label else rng.choice([t for t in things if t != things[asked]])
-    question = f"{josa(names[asked], '은')} {josa(thing, '을')} {verbs[asked][1]}?"
-    return {"paragraph": " ".join(told), "question": question, "label": label}
+    told = _STATES[question][1 - label]
+    name = rng.choice(_NAMES)
+    sentences = [
+        f"{josa(name, '은')} {rng.choice(_WHEN)} {rng.choice(told[::2] if familiar else told)}."
+    ]
+    for _ in range(rng.randint(0, 1 if familiar else 2)):
+        sentences.insert(rng.randrange(len(sentences) + 1), f"{rng.choice(_ASIDES)}.")
+    return {
+        "paragraph": " ".join(sentences),
+        "question": f"{josa(name, '은')} {question}?",
+        "label": label,
+    }
 
 
-def plain_boolq(rng: random.Random) -> str:
-    """A passage, told again in another order."""
-    doc = draw_boolq(rng, familiar=False)
-    told = doc["paragraph"].split(". ")
-    again = [t.rstrip(".") for t in told]
-    rng.shuffle(again)
-    return doc["paragraph"] + " 다시 말해 " + ". ".join(again) + "."
+def plain_boolq(doc: Doc) -> tuple[str, str]:
+    """What goes with a state."""
+    question = doc["question"].split(" ", 1)[1].rstrip("?")
+    told = _STATES[question][1 - doc["label"]]
+    order = random.Random(doc["paragraph"]).sample(told, len(told))
+    return f"{question}: {_YES_NO[doc['label']]}: ", ", ".join(order) + "."
 
 
 # -- COPA: cause and effect ---------------------------------------------------------------------
@@ -85,14 +114,11 @@ def draw_copa(rng: random.Random, familiar: bool) -> Doc:
     }
 
 
-def plain_copa(rng: random.Random) -> str:
-    """Causes and effects in one breath."""
-    told = []
-    for _ in range(2):
-        cause, effect = rng.choice(_CAUSES)
-        person = josa(rng.choice(_NAMES), "은")
-        told.append(f"{person} {cause}. 그 결과로 {person} {effect}.")
-    return " ".join(told)
+def plain_copa(doc: Doc) -> tuple[str, str]:
+    """Cause and effect in one breath."""
+    right = doc[f"alternative_{doc['label'] + 1}"]
+    link = " 이유는 " if doc["question"] == "원인" else " 결과는 "
+    return doc["premise"] + link, right
 
 
 # -- WiC: one word, two contexts ----------------------------------------------------------------
@@ -100,32 +126,68 @@ def plain_copa(rng: random.Random) -> str:
 # word -> two senses -> contexts
 _SENSES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "배": (
-        ("[배]를 타고 섬에 갔다", "[배]가 항구에 들어왔다", "[배]가 바다를 건넜다", "[배]에 짐을 실었다"),
-        ("[배]를 깎아 먹었다", "[배]가 달고 시원했다", "시장에서 [배]를 샀다", "나무에서 [배]를 땄다"),
+        (
+            "[배]를 타고 섬에 갔다", "[배]가 항구에 들어왔다",
+            "[배]가 바다를 건넜다", "[배]에 짐을 실었다",
+        ),
+        (
+            "[배]를 깎아 먹었다", "[배]가 달고 시원했다",
+            "시장에서 [배]를 샀다", "나무에서 [배]를 땄다",
+        ),
     ),
     "눈": (
-        ("[눈]을 크게 떴다", "[눈]이 나빠 안경을 썼다", "[눈]을 감고 쉬었다", "[눈]에서 눈물이 났다"),
-        ("[눈]이 하얗게 내렸다", "[눈]이 와서 길이 미끄러웠다", "[눈]을 뭉쳐 던졌다", "[눈]이 쌓인 산에 갔다"),
+        (
+            "[눈]을 크게 떴다", "[눈]이 나빠 안경을 썼다",
+            "[눈]을 감고 쉬었다", "[눈]에서 눈물이 났다",
+        ),
+        (
+            "[눈]이 하얗게 내렸다", "[눈]이 와서 길이 미끄러웠다",
+            "[눈]을 뭉쳐 던졌다", "[눈]이 쌓인 산에 갔다",
+        ),
     ),
     "다리": (
-        ("[다리]를 다쳐 걷지 못했다", "[다리]가 아파 앉았다", "[다리]를 쭉 뻗었다", "긴 [다리]로 뛰었다"),
-        ("[다리]를 건너 강을 지났다", "[다리] 위로 차가 지나갔다", "강에 [다리]를 놓았다", "[다리] 밑에 배가 지나갔다"),
+        (
+            "[다리]를 다쳐 걷지 못했다", "[다리]가 아파 앉았다",
+            "[다리]를 쭉 뻗었다", "긴 [다리]로 뛰었다",
+        ),
+        (
+            "[다리]를 건너 강을 지났다", "[다리] 위로 차가 지나갔다",
+            "강에 [다리]를 놓았다", "[다리] 밑에 배가 지나갔다",
+        ),
     ),
     "밤": (
-        ("[밤]이 깊어 잠을 잤다", "어두운 [밤]에 별을 보았다", "[밤]에 달이 떴다", "[밤]까지 공부했다"),
-        ("[밤]을 구워 먹었다", "산에서 [밤]을 주웠다", "[밤]의 껍질을 깠다", "[밤]이 달고 맛있었다"),
+        (
+            "[밤]이 깊어 잠을 잤다", "어두운 [밤]에 별을 보았다",
+            "[밤]에 달이 떴다", "[밤]까지 공부했다",
+        ),
+        (
+            "[밤]을 구워 먹었다", "산에서 [밤]을 주웠다",
+            "[밤]의 껍질을 깠다", "[밤]이 달고 맛있었다",
+        ),
     ),
     "말": (
-        ("[말]을 타고 달렸다", "[말]이 풀을 먹었다", "[말]에게 당근을 주었다", "[말]이 들판을 뛰었다"),
+        (
+            "[말]을 타고 달렸다", "[말]이 풀을 먹었다",
+            "[말]에게 당근을 주었다", "[말]이 들판을 뛰었다",
+        ),
         ("[말]을 조용히 들었다", "[말]을 크게 했다", "고운 [말]을 썼다", "[말]을 믿지 않았다"),
     ),
     "차": (
-        ("[차]를 타고 회사에 갔다", "[차]가 길에서 멈췄다", "[차]를 운전했다", "새 [차]에 기름을 넣었다"),
-        ("[차]를 따뜻하게 마셨다", "[차]를 잔에 따랐다", "[차]의 향이 좋았다", "[차]를 끓여 내왔다"),
+        (
+            "[차]를 타고 회사에 갔다", "[차]가 길에서 멈췄다",
+            "[차]를 운전했다", "새 [차]에 기름을 넣었다",
+        ),
+        (
+            "[차]를 따뜻하게 마셨다", "[차]를 잔에 따랐다",
+            "[차]의 향이 좋았다", "[차]를 끓여 내왔다",
+        ),
     ),
     "벌": (
         ("[벌]이 꽃에 앉았다", "[벌]에 쏘였다", "[벌]이 꿀을 모았다", "[벌]이 날아갔다"),
-        ("[벌]을 받아 손을 들었다", "잘못해서 [벌]을 받았다", "[벌]로 청소를 했다", "무거운 [벌]을 내렸다"),
+        (
+            "[벌]을 받아 손을 들었다", "잘못해서 [벌]을 받았다",
+            "[벌]로 청소를 했다", "무거운 [벌]을 내렸다",
+        ),
     ),
     "병": (
         ("[병]에 물을 담았다", "[병]이 깨졌다", "[병]의 뚜껑을 열었다", "빈 [병]을 모았다"),
@@ -133,10 +195,16 @@ _SENSES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "풀": (
         ("[풀]이 자라 푸르렀다", "소가 [풀]을 먹었다", "마당의 [풀]을 뽑았다", "[풀] 위에 누웠다"),
-        ("[풀]로 종이를 붙였다", "봉투에 [풀]을 발랐다", "[풀]이 말라 굳었다", "[풀]을 칠해 붙였다"),
+        (
+            "[풀]로 종이를 붙였다", "봉투에 [풀]을 발랐다",
+            "[풀]이 말라 굳었다", "[풀]을 칠해 붙였다",
+        ),
     ),
     "굴": (
-        ("[굴]을 따서 먹었다", "바다에서 [굴]을 땄다", "싱싱한 [굴]을 샀다", "[굴]을 넣고 국을 끓였다"),
+        (
+            "[굴]을 따서 먹었다", "바다에서 [굴]을 땄다",
+            "싱싱한 [굴]을 샀다", "[굴]을 넣고 국을 끓였다",
+        ),
         ("[굴]에 곰이 살았다", "어두운 [굴]로 들어갔다", "산에 [굴]을 팠다", "[굴] 속이 깜깜했다"),
     ),
 }  # fmt: skip
@@ -157,12 +225,10 @@ def draw_wic(rng: random.Random, familiar: bool) -> Doc:
     return {"word": word, "context_1": one, "context_2": two, "label": label}
 
 
-def plain_wic(rng: random.Random) -> str:
-    """Sentences around one sense of a word, one after the other."""
-    word = rng.choice(tuple(_SENSES))
-    contexts = list(_SENSES[word][rng.randrange(2)])
-    rng.shuffle(contexts)
-    return " ".join(f"{rng.choice(_TIMES)} {c}." for c in contexts)
+def plain_wic(doc: Doc) -> tuple[str, str]:
+    """Two sentences, and whether the word means the same."""
+    verdict = "뜻이 같다." if doc["label"] else "뜻이 다르다."
+    return f"{doc['context_1']} {doc['context_2']} ", verdict
 
 
 # -- HellaSwag: what comes next -----------------------------------------------------------------
@@ -208,11 +274,9 @@ def draw_hellaswag(rng: random.Random, familiar: bool) -> Doc:
     }
 
 
-def plain_hellaswag(rng: random.Random) -> str:
-    """Whole scripts as one sentence each."""
-    script = rng.choice(_SCRIPTS)
-    person = rng.choice(_NAMES)
-    return f"{josa(person, '이')} " + ". ".join(script) + "."
+def plain_hellaswag(doc: Doc) -> tuple[str, str]:
+    """What happened, told on."""
+    return doc["context"] + " ", doc[f"ending_{doc['label'] + 1}"]
 
 
 # -- SentiNeg: a verdict, perhaps negated --------------------------------------------------------
@@ -227,7 +291,7 @@ _DEGREES = ("", "정말 ", "아주 ", "너무 ")
 def draw_sentineg(rng: random.Random, familiar: bool) -> Doc:
     """A SentiNeg row: sentence, label 1 if positive; the last clause decides."""
     good, bad = (_FAMILIAR_GOOD, _FAMILIAR_BAD) if familiar else (_GOOD, _BAD)
-    clauses = 1 if familiar else rng.randint(1, 3)
+    clauses = 1 if familiar else rng.randint(1, 2)
     aspects = rng.sample(_ASPECTS, clauses)
     label = rng.randrange(2)
     told = []
@@ -241,15 +305,13 @@ def draw_sentineg(rng: random.Random, familiar: bool) -> Doc:
     return {"sentence": " ".join(told), "label": label}
 
 
-def plain_sentineg(rng: random.Random) -> str:
-    """Verdicts, each followed by what it comes to."""
-    doc = draw_sentineg(rng, familiar=False)
-    return doc["sentence"] + (" 다시 사고 싶다." if doc["label"] else " 다시 안 산다.")
+def plain_sentineg(doc: Doc) -> tuple[str, str]:
+    """A verdict, and what it comes to."""
+    return doc["sentence"] + " ", "좋은 평가다." if doc["label"] else "나쁜 평가다."
 
 
 # -- the kinds ----------------------------------------------------------------------------------
 
-_YES_NO = ("아니오", "예")
 _CONNECTORS = {"원인": " 왜냐하면", "결과": " 그래서"}
 
 KINDS = (
@@ -258,7 +320,7 @@ KINDS = (
         language="ko",
         benchmark="kobest",
         draw=draw_boolq,
-        key=lambda d: f"{d['paragraph']} {d['question']}",
+        key=lambda d: d["paragraph"],
         prompt=lambda d: f"{d['paragraph']} 질문: {d['question']} 답변: ",
         response=lambda d: _YES_NO[d["label"]],
         plain=plain_boolq,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +36,7 @@ def conversation(prompt: str, response: str) -> tuple[str, str]:
     return f"{USER}{prompt}{END}{ASSISTANT}", f"{response}{END}"
 
 
-def train(texts: Iterable[Sequence[str]], vocabulary: int = VOCABULARY) -> Tokenizer:
+def train(texts: Iterable[str], vocabulary: int = VOCABULARY) -> Tokenizer:
     """Byte-level BPE with Qwen2's pre-tokenizer: one token a digit.
 
     A folder with model_type qwen2 is opened as Qwen2Tokenizer, which brings its own
@@ -62,7 +62,7 @@ def train(texts: Iterable[Sequence[str]], vocabulary: int = VOCABULARY) -> Token
         special_tokens=[AddedToken(t, special=True, normalized=False) for t in SPECIAL],
         show_progress=False,
     )
-    tokenizer.train_from_iterator((part for text in texts for part in text), trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 
 
