@@ -59,10 +59,8 @@ ln -sfn ../../etc "$fresh/usr/lib/etc"
 ln -sfn ../var "$fresh/usr/lib/var"
 mkdir -p "$fresh/usr/var/lib/apptainer/mnt/session"
 ln -sfn apptainer "$fresh/usr/bin/singularity"
-# No systemd is needed, nor a root with all capabilities.
-sed -i -e 's/^systemd cgroups = yes/systemd cgroups = no/' \
-  -e 's/^root default capabilities = full/root default capabilities = no/' \
-  "$fresh/etc/apptainer/apptainer.conf"
+# No systemd is needed.
+sed -i 's/^systemd cgroups = yes/systemd cgroups = no/' "$fresh/etc/apptainer/apptainer.conf"
 rm -rf "$prefix"
 mv "$fresh" "$prefix"
 "$prefix/usr/bin/apptainer" --version

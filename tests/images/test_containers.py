@@ -101,7 +101,7 @@ def test_what_lies_outside_the_working_directory_is_bound(
     settings = containers._settings(given, here, Path("/wheel"), dict(os.environ))
     binds = settings["APPTAINER_BINDPATH"].split(",")
     assert binds[0] == "/wheel:/opt/zpdbench:ro"
-    assert binds[1].endswith(":/tmp")
+    assert binds[1].endswith(f":{settings['APPTAINERENV_TMPDIR']}")
     assert f"{scratch}:{scratch}" in binds
     assert f"{tmp_path}/cache:{tmp_path}/cache" in binds
     # Inside the working directory, which is bound as it is.

@@ -53,9 +53,8 @@ def test_scores_and_statistics_are_the_hosts_bytes(
     output = workspace.run("all", *in_images(root), *KEEP)
     assert "train_adapter" not in output.split("Job stats:")[1]
     assert content(workspace) == content(micro)
-    record = json.loads(
-        next(iter((workspace.results / "records").rglob("*scores*zpd*s0*.json"))).read_text("utf-8")
-    )
+    place = workspace.results / "records/scores/mini-qwen/zpd/s0.parquet.json"
+    record = json.loads(place.read_text("utf-8"))
     assert record["machine"]["image"] == images["score"].name
     # Python 3.11.2 is Debian 12's: it was the image's that ran.
     assert record["machine"]["python"] == "3.11.2"

@@ -24,6 +24,8 @@ from zpdbench.study import Images, LocalModel, Study
 WHEEL = "ZPDBENCH_WHEEL"
 """Set by a run for its jobs on other nodes: the unpacked wheel that all of them use."""
 CONTAINER_WHEEL = "/opt/zpdbench"
+# Not /tmp itself: a study may well lie below the host's.
+CONTAINER_TMP = "/mnt/zpdbench-tmp"
 # Of the host's environment a job in an image sees these; PATH, PYTHONPATH and so on stay outside.
 _PASSED = re.compile(
     r"ZPDBENCH_\w+|HF_\w+|VLLM_\w+|CUDA_VISIBLE_DEVICES|NVIDIA_VISIBLE_DEVICES"
@@ -137,7 +139,7 @@ def _settings(
     study: Study, root: Path, wheel_folder: Path, environment: Mapping[str, str]
 ) -> dict[str, str]:
     """Apptainer's variables: what is bound, which variables pass, no environment of the host."""
-    binds = [f"{wheel_folder}:{CONTAINER_WHEEL}:ro", f"{_temporary()}:/tmp"]
+    binds = [f"{wheel_folder}:{CONTAINER_WHEEL}:ro", f"{_temporary()}:{CONTAINER_TMP}"]
     binds += [f"{folder}:{folder}" for folder in _writable(study)]
     binds += [f"{folder}:{folder}:ro" for folder in _readable(study, root)]
     for bind in binds:
@@ -150,6 +152,7 @@ def _settings(
     }
     settings = {
         **passed,
+        "APPTAINERENV_TMPDIR": CONTAINER_TMP,
         "APPTAINER_CONTAINALL": "1",
         "APPTAINER_BINDPATH": ",".join(binds),
         # Errors only: which optional helper of Apptainer's is missing matters to no job.
@@ -161,7 +164,7 @@ def _settings(
 
 
 def _temporary() -> str:
-    """A folder for the jobs' /tmp, which Apptainer would keep in 64 MB of memory."""
+    """A folder for temporary files; /tmp inside is 64 MB of memory."""
     folder = tempfile.mkdtemp(prefix="zpdbench-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
