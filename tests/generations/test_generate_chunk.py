@@ -206,10 +206,7 @@ def test_a_killed_job_goes_on_at_the_cell(
     assert 1 <= kept < 15
     again = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert f"15 cells, {kept} found in the cache" in again.stderr
-    ours, undisturbed = pl.read_parquet(out), pl.read_parquet(done[0])
-    assert ours.drop("logprobs").equals(undisturbed.drop("logprobs"))
-    for a, b in zip(ours["logprobs"].to_list(), undisturbed["logprobs"].to_list(), strict=True):
-        assert a == pytest.approx(b, abs=1e-4)
+    assert out.read_bytes() == done[0].read_bytes()
 
 
 @pytest.mark.slow
