@@ -36,7 +36,8 @@ class Model:
 
     def probe(self) -> Probe:
         loss = max(1.5 - self.skill, 0.1)
-        return Probe(loss, float(np.exp(-loss)), 0.3, 0.5, 0.1)
+        top = float(np.exp(-loss))
+        return Probe(loss, top, 0.3, 0.5, 0.1, by_example=(0.8 * loss, top, 0.3))
 
     def score(self, rows: Rows) -> Measures:
         self.scored.append(rows)
@@ -126,6 +127,18 @@ def test_zpd_smooths_from_the_first_probe() -> None:
         expected = 0.9 * expected + 0.1 * p if p != raw[0] else expected
         assert b.facts is not None
         assert b.facts["perplexity_smoothed"] == pytest.approx(expected)
+
+
+def test_level_of_examples_or_of_tokens() -> None:
+    by_tokens = run(make("zpd", told(), update_every=15, pool_size=100), Model(300))[1][0].facts
+    options = {"update_every": 15, "pool_size": 100, "level": "examples"}
+    by_examples = run(make("zpd", told(), **options), Model(300))[1][0].facts
+    assert by_tokens is not None and by_examples is not None
+    probe = Model(300).probe()
+    assert by_tokens["competence"] == pytest.approx(
+        float(competence(probe.loss, probe.confidence, probe.entropy))
+    )
+    assert by_examples["competence"] == pytest.approx(float(competence(*probe.by_example)))
 
 
 ABLATIONS: dict[str, dict[str, Any]] = {

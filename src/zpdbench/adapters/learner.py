@@ -57,7 +57,9 @@ class ModelLearner:
 
     def probe(self) -> Probe:
         """Measures over all response tokens of the probe."""
-        columns, _ = self._tokens(self.probe_rows)
+        columns, owner = self._tokens(self.probe_rows)
+        count = np.bincount(owner)
+        means = [float((np.bincount(owner, weights=c) / count).mean()) for c in columns[:3]]
         loss, confidence, entropy, correct = columns
         return Probe(
             loss=float(loss.mean()),
@@ -65,6 +67,7 @@ class ModelLearner:
             entropy=float(entropy.mean()),
             accuracy=float(correct.mean()),
             calibration_error=calibration_error(confidence, correct > 0.5),
+            by_example=(means[0], means[1], means[2]),
         )
 
     def score(self, rows: Rows) -> Measures:

@@ -49,6 +49,7 @@ class Probe:
 
     Attributes:
         loss, confidence, entropy: over all response tokens of the probe, as in `Measures`.
+        by_example: the same three as means over the probe's examples of each one's means.
         accuracy: share of response tokens where the most probable token is the right one.
         calibration_error: expected calibration error of the top-1 probability (see
             `calibration_error`).
@@ -59,6 +60,7 @@ class Probe:
     entropy: float
     accuracy: float
     calibration_error: float
+    by_example: tuple[float, float, float]
 
 
 def competence(

@@ -14,7 +14,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -195,6 +195,10 @@ class ZpdOptions(Options):
         Field(description="of likelihood, confidence, certainty in competence"),
     ] = measure.WEIGHTS
     max_repeats: Annotated[int, Field(gt=0, description="of one example in a block")] = 4
+    level: Annotated[
+        Literal["tokens", "examples"],
+        Field(description="the model's measures: over the probe's tokens, or its examples' means"),
+    ] = "tokens"
 
     @model_validator(mode="after")
     def _sensible(self) -> ZpdOptions:
@@ -233,9 +237,10 @@ class Zpd(Condition):
     def block(self, step: int, learner: Learner) -> Block:
         told, options = self.told, self.options
         probe = learner.probe()
-        now = float(
-            measure.competence(probe.loss, probe.confidence, probe.entropy, options.weights)
-        )
+        level = (probe.loss, probe.confidence, probe.entropy)
+        if options.level == "examples":
+            level = probe.by_example
+        now = float(measure.competence(*level, options.weights))
         perplexity = float(measure.effective_perplexity(now))
         self.smoothed = measure.smooth(self.smoothed, perplexity, options.keep)
         if options.adaptive:
@@ -259,9 +264,9 @@ class Zpd(Condition):
         return Block(
             rows,
             {
-                "probe_loss": probe.loss,
-                "probe_confidence": probe.confidence,
-                "probe_entropy": probe.entropy,
+                "probe_loss": level[0],
+                "probe_confidence": level[1],
+                "probe_entropy": level[2],
                 "probe_accuracy": probe.accuracy,
                 "calibration_error": probe.calibration_error,
                 "competence": now,

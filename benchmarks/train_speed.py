@@ -1,0 +1,248 @@
+"""Training speed against TRL's SFTTrainer and transformers' Trainer: same batches, same order.
+
+    python benchmarks/train_speed.py --checkpoint DIR --data FILE.json [--steps 12] [--rounds 5]
+        [--peer-python PYTHON_WITH_TRL] [--threads 2] [--bf16]
+
+Each trainer runs in a process of its own, the trainers alternate, and the median of the rounds is
+printed: supervised examples a second (without the first two steps), peak memory, loss of each step.
+The data is a JSON array in Alpaca's format. TRL is not part of ZPD-Bench's environments: make one
+that has trl==1.16.0 and the versions of envs/train.txt, and name its interpreter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+TRAINERS = ("ours", "trainer", "trl")
+WARM_UP = 2
+BATCH = 8
+RATE = 3e-4
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
+
+
+def examples(path: Path, n: int) -> tuple[list[str], list[str]]:
+    """The first n records with an answer: prompts and responses."""
+    rows = [r for r in json.loads(path.read_text("utf-8")) if r["output"].strip()]
+    prompts = [r["instruction"] + (f"\n\n{r['input']}" if r.get("input") else "") for r in rows[:n]]
+    return prompts, [r["output"] for r in rows[:n]]
+
+
+def encode(args: argparse.Namespace) -> Any:
+    """The same tokens for all trainers."""
+    from zpdbench.adapters.encoding import Encoder
+
+    prompts, responses = examples(args.data, args.steps * BATCH)
+    return Encoder(args.checkpoint).encode(prompts, responses, args.max_tokens)
+
+
+def ours(args: argparse.Namespace, tokens: Any) -> tuple[list[float], list[float]]:
+    """(loss, seconds) of each step with ZPD-Bench's own loop."""
+    import numpy as np
+    import torch
+
+    from zpdbench.adapters import decoder, lora
+    from zpdbench.adapters.learner import ModelLearner
+    from zpdbench.adapters.loop import Run, Settings
+    from zpdbench.adapters.optimiser import AdamW
+    from zpdbench.adapters.state import Store
+    from zpdbench.curriculum.conditions import Options, Random, Told
+
+    n = len(tokens.lengths)
+    model = decoder.load(args.checkpoint, torch.bfloat16 if args.bf16 else torch.float32)
+    layers = lora.apply(model, TARGETS, 8, 16, 0.0, seed=0)
+    parameters = [p for layer in layers.values() for p in (layer.lora_a, layer.lora_b)]
+    told = Told(
+        [str(i) for i in range(n)], np.zeros(n), ["en"] * n, np.arange(n), args.steps, BATCH, 0
+    )
+    settings = Settings(args.steps, BATCH, BATCH, RATE, 0.0, [args.steps], 0)
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(
+            model,
+            AdamW(parameters, 0.0, 1.0),
+            Random(told, Options()),
+            ModelLearner(model, tokens, np.arange(1)),
+            tokens,
+            settings,
+            Store("speed", Path(folder)),
+            lambda: b"",
+        )
+        run.train(lambda note: None)
+    return [s["loss"] for s in run.progress.steps], [s["seconds"] for s in run.progress.steps]
+
+
+def peer(args: argparse.Namespace, tokens: Any) -> tuple[list[float], list[float]]:
+    """(loss, seconds) of each step with transformers' Trainer or TRL's SFTTrainer."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig, get_peft_model
+    from torch.utils.data import SequentialSampler
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        Trainer,
+        TrainerCallback,
+        TrainingArguments,
+    )
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(args.checkpoint, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(args.checkpoint)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    config = LoraConfig(
+        r=8, lora_alpha=16, lora_dropout=0.0, target_modules=TARGETS, task_type="CAUSAL_LM"
+    )
+    rows = range(len(tokens.lengths))
+    common: dict[str, Any] = {
+        "output_dir": tempfile.mkdtemp(),
+        "per_device_train_batch_size": BATCH,
+        "max_steps": args.steps,
+        "learning_rate": RATE,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": 0,
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": [],
+        "use_cpu": True,
+        "bf16": args.bf16,
+        "gradient_checkpointing": False,
+        "disable_tqdm": True,
+        "seed": 0,
+    }
+    seconds: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            self.start = time.perf_counter()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            seconds.append(time.perf_counter() - self.start)
+
+    if args.trainer == "trl":
+        from trl import SFTConfig, SFTTrainer
+
+        data = Dataset.from_dict(
+            {
+                "input_ids": [tokens[i].tolist() for i in rows],
+                "completion_mask": [
+                    [0] * int(tokens.prompts[i]) + [1] * int(tokens.lengths[i] - tokens.prompts[i])
+                    for i in rows
+                ],
+            }
+        )
+
+        class Ordered(SFTTrainer):
+            def _get_train_sampler(self, *_: Any) -> Any:
+                return SequentialSampler(self.train_dataset)
+
+        trainer: Any = Ordered(
+            model=model,
+            args=SFTConfig(**common, max_length=args.max_tokens, packing=False),
+            train_dataset=data,
+            processing_class=tokenizer,
+            peft_config=config,
+            callbacks=[Clock()],
+        )
+    else:
+        from transformers import DataCollatorForSeq2Seq
+
+        data = Dataset.from_dict(
+            {
+                "input_ids": [tokens[i].tolist() for i in rows],
+                "labels": [
+                    [-100] * int(tokens.prompts[i]) + tokens[i][tokens.prompts[i] :].tolist()
+                    for i in rows
+                ],
+            }
+        )
+
+        class OrderedTrainer(Trainer):
+            def _get_train_sampler(self, *_: Any) -> Any:
+                return SequentialSampler(self.train_dataset)
+
+        trainer = OrderedTrainer(
+            model=get_peft_model(model, config),
+            args=TrainingArguments(**common),
+            train_dataset=data,
+            data_collator=DataCollatorForSeq2Seq(tokenizer),
+            callbacks=[Clock()],
+        )
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return losses, seconds
+
+
+def one(args: argparse.Namespace) -> None:
+    """One trainer in this process; prints a JSON line."""
+    import torch
+
+    torch.set_num_threads(args.threads)
+    tokens = encode(args)
+    losses, seconds = (ours if args.trainer == "ours" else peer)(args, tokens)
+    timed = seconds[WARM_UP:]
+    print(
+        json.dumps(
+            {
+                "examples_per_second": BATCH * len(timed) / sum(timed),
+                "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+                "loss": losses,
+            }
+        )
+    )
+
+
+def main() -> None:
+    """Alternate the trainers and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--max-tokens", type=int, default=256)
+    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--peer-python", default=sys.executable)
+    parser.add_argument("--trainer", choices=TRAINERS, help="just this one, in this process")
+    args = parser.parse_args()
+    if args.trainer:
+        one(args)
+        return
+    found: dict[str, list[dict[str, Any]]] = {t: [] for t in TRAINERS}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(args.threads),
+        "PYTHONPATH": str(ROOT / "src"),
+        "HF_HUB_OFFLINE": "1",
+    }
+    for _ in range(args.rounds):
+        for trainer in TRAINERS:
+            python = sys.executable if trainer == "ours" else args.peer_python
+            command = [python, __file__, *sys.argv[1:], "--trainer", trainer]
+            done = subprocess.run(
+                command, env=environment, stdout=subprocess.PIPE, text=True, check=True
+            )
+            found[trainer].append(json.loads(done.stdout.splitlines()[-1]))
+    print("trainer\texamples_per_second\tpeak_mib\tratio_of_ours\tmax_loss_difference")
+    mine = statistics.median(r["examples_per_second"] for r in found["ours"])
+    for trainer, runs in found.items():
+        rate = statistics.median(r["examples_per_second"] for r in runs)
+        peak = statistics.median(r["peak_mib"] for r in runs)
+        pairs = zip(runs[0]["loss"], found["ours"][0]["loss"], strict=True)
+        difference = max(abs(a - b) for a, b in pairs)
+        print(f"{trainer}\t{rate:.3f}\t{peak:.0f}\t{mine / rate:.3f}\t{difference:.2g}")
+
+
+if __name__ == "__main__":
+    main()
