@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -105,14 +106,13 @@ def train_flop(study: Study, model: str, condition: str) -> float:
     return flop
 
 
-def generate_flop(study: Study, model: str, chunk: str) -> float:
-    """Arithmetic of one chunk: 2 FLOP a parameter and token, each request of full length."""
-    members = study.chunks.get((model, chunk), [])
-    requests = 0
+def generate_flop(study: Study, model: str, members: Sequence[grid.Run]) -> float:
+    """Arithmetic of one chunk's runs: 2 FLOP a parameter and token, each request of full length."""
+    requests, interim_steps = 0, len(study.served_steps) - 1
     for name, benchmark in study.benchmarks.items():
         last, interim = _items(name, benchmark)
         for run in members:
-            served = 0 if run.condition == grid.BASE else len(study.served_steps) - 1
+            served = 0 if run.condition == grid.BASE else interim_steps
             requests += (last + served * interim) * benchmark.samples
     return 2.0 * parameters(study, model) * requests * study.generations.max_model_len
 
@@ -141,6 +141,7 @@ def _growing(estimate: Callable[[Any], int]) -> Callable[[Any, int], int]:
 
 def _rules(study: Study) -> dict[str, dict[str, Callable[[Any], int]]]:
     training, generations = study.training, study.generations
+    chunks = cache(lambda: study.chunks)
 
     def pretraining(w: Any) -> int:
         spec = study.models[w.model]
@@ -154,7 +155,7 @@ def _rules(study: Study) -> dict[str, dict[str, Callable[[Any], int]]]:
         return minutes(flop, gpus(study, w.model), training.threads)
 
     def generate(w: Any) -> int:
-        flop = generate_flop(study, w.model, w.chunk)
+        flop = generate_flop(study, w.model, chunks().get((w.model, w.chunk), []))
         return minutes(flop, gpus(study, w.model), generations.threads, _DECODING_SHARE)
 
     def gpu(w: Any) -> int:
