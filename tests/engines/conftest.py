@@ -27,6 +27,10 @@ class Model:
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
     """Architecture -> a random model with four random adapters."""
+    import torch
+
+    # Tiny models: a second thread only waits for the first.
+    torch.set_num_threads(1)
     result = {}
     for architecture in ARCHITECTURES:
         folder = tmp_path_factory.mktemp(architecture)
