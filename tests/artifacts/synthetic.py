@@ -17,6 +17,10 @@ import polars as pl
 from zpdbench import cli, files, grid, records, study
 from zpdbench.benchmarks import items as benchmark_items
 
+COLUMNS = [
+    *("model", "condition", "seed", "step", "benchmark", "task", "item_id", "sample", "text"),
+    *("finish_reason", "n_prompt_tokens", "n_tokens", "logprobs", "adapter", "items", "engine"),
+]
 CONFIG: dict[str, Any] = {
     "results": "results",
     "seeds": [0, 1, 2],
@@ -117,9 +121,7 @@ def statistics(loaded: study.Study, lock: Path) -> None:
 def generations(loaded: study.Study, members: list[grid.Run]) -> pl.DataFrame:
     """Answers of a chunk's runs, right with a chance that depends on the run and step."""
     rows = []
-    listed = {
-        name: benchmark_items.read(loaded.paths.items(name)) for name in loaded.benchmarks
-    }
+    listed = {name: benchmark_items.read(loaded.paths.items(name)) for name in loaded.benchmarks}
     for run in members:
         steps = [0] if run.condition == grid.BASE else loaded.served_steps
         for step in steps:
@@ -151,11 +153,7 @@ def generations(loaded: study.Study, members: list[grid.Run]) -> pl.DataFrame:
                                 "engine": "vllm 0 (drawn)",
                             }
                         )
-    columns = (
-        "model condition seed step benchmark task item_id sample text finish_reason "
-        "n_prompt_tokens n_tokens logprobs adapter items engine"
-    ).split()
-    return pl.DataFrame(rows).select(columns)
+    return pl.DataFrame(rows).select(COLUMNS)
 
 
 def _answer(item: dict[str, Any], right: bool, draw: random.Random) -> dict[str, Any]:
@@ -217,7 +215,7 @@ def _weights(folder: Path, model: str) -> None:
 
 def _corpus(path: Path) -> None:
     path.parent.mkdir(parents=True)
-    columns = "id language source prompt response".split()
+    columns = ["id", "language", "source", "prompt", "response"]
     pl.DataFrame({c: [f"{c} {i}" for i in range(4)] for c in columns}).write_parquet(path)
 
 

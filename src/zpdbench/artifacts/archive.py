@@ -200,7 +200,8 @@ def _overlaps(entries: list[zipfile.ZipInfo], packed: int) -> list[tuple[str, st
     ordered = sorted(entries, key=lambda e: e.header_offset)
     found = []
     for entry, following in zip(ordered, [*ordered[1:], None], strict=True):
-        end = entry.header_offset + 30 + len(entry.orig_filename.encode()) + entry.compress_size
+        name = entry.orig_filename.encode("utf-8", "surrogatepass")
+        end = entry.header_offset + 30 + len(name) + entry.compress_size
         if end > (following.header_offset if following else packed):
             found.append((_shown(entry.filename), "zip bomb? shares its bytes with another entry"))
     return found

@@ -19,7 +19,7 @@ def problem(name: str) -> str | None:
     characters, names that Windows reserves, trailing dots and blanks, names not in Unicode's
     normal form C, and names too long for a file system.
     """
-    if not name or len(name.encode("utf-8", "surrogateescape")) > MAX_PATH:
+    if not name or len(name.encode("utf-8", "surrogatepass")) > MAX_PATH:
         return "empty or too long a name"
     if name.startswith("/"):
         return "absolute name"
