@@ -32,10 +32,19 @@ def test_a_lock_without_a_package_has_none_of_its_lines() -> None:
     assert wheels.without(LOCK, frozenset({"beta"})) == LOCK
 
 
-def test_what_is_left_out_is_locked_somewhere(root: Path) -> None:
-    left = wheels.left_out(root / "containers/left-out.txt")
+def test_every_exception_is_of_a_locked_package(root: Path) -> None:
+    special = names.read_exceptions(root / "containers/exceptions.txt")
     locks = "".join(names.python_lock(root, s).read_text("utf-8") for s in names.STAGES)
-    assert left and all(re.search(rf"^{name}==", locks, re.M) for name in left)
+    assert special and set(special) <= set(wheels.packages(locks))
+    for how in special.values():
+        assert how == ("left-out",) or all("==" in requirement for requirement in how[1:])
+
+
+def test_a_malformed_exception_names_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "exceptions.txt"
+    path.write_text("# fine\nalpha left-out\nbeta skip\n")
+    with pytest.raises(UserError, match=r"exceptions\.txt:3"):
+        names.read_exceptions(path)
 
 
 def test_an_installed_package_keeps_no_trace_of_the_installer(tmp_path: Path) -> None:

@@ -55,8 +55,8 @@ def build_image(root: Path, stage: str, flavour: names.Flavour, out: Path) -> di
         with _Timed(times, "python packages"):
             (work / "site").mkdir()
             lock = names.python_lock(root, stage, flavour)
-            omit = wheels.left_out(root / "containers/left-out.txt")
-            installed = wheels.install(lock, omit, work / "site")
+            exceptions = names.read_exceptions(root / "containers/exceptions.txt", flavour)
+            installed = wheels.install(lock, exceptions, work / "site")
         bill = sbom.bill_of_materials(name, locked, installed)
         files.write_text(work / "site" / f"zpdbench-{stage}.cdx.json", bill)
         with _Timed(times, "root file system"):

@@ -74,6 +74,27 @@ def python_lock(root: Path, stage: str, flavour: Flavour = "cpu") -> Path:
     return root / f"envs/{stage}{special}.txt"
 
 
+def read_exceptions(path: Path, flavour: Flavour = "cpu") -> dict[str, tuple[str, ...]]:
+    """containers/exceptions.txt: package -> (`left-out`,) or (`from-source`, requirement...).
+
+    Args:
+        flavour: what is left out of another flavour only is not among them.
+
+    Raises:
+        UserError: the file cannot be read or has a malformed line.
+    """
+    found = {}
+    for number, line in enumerate(_read(path).splitlines(), 1):
+        name, *how = line.split("#")[0].split() or [""]
+        if name and (not how or how[0] not in ("left-out", "from-source")):
+            raise UserError(
+                "malformed line", where=f"{path}:{number}", fix="PACKAGE left-out|from-source ..."
+            )
+        if name and (how[0] != "left-out" or flavour in (how[1:] or [flavour])):
+            found[name] = ("left-out",) if how[0] == "left-out" else tuple(how)
+    return found
+
+
 def image_digest(root: Path, stage: str, flavour: Flavour = "cpu") -> str:
     """Digest (16 hex digits) of what goes into an image.
 
@@ -81,15 +102,20 @@ def image_digest(root: Path, stage: str, flavour: Flavour = "cpu") -> str:
         UserError: a lock or a part of the recipe cannot be read.
     """
     recipe = {name: _read(root / "containers" / name) for name in _RECIPE}
-    left_out = _read(root / "containers/left-out.txt")
     # Comments and blank lines of a lock change no image.
     locked = [
         line
         for line in _read(python_lock(root, stage, flavour)).splitlines()
         if line.strip() and not line.lstrip().startswith("#")
     ]
+    packages = {re.split(r"[=<>@ \[;]", line, maxsplit=1)[0] for line in locked}
+    special = {
+        name: how
+        for name, how in read_exceptions(root / "containers/exceptions.txt", flavour).items()
+        if name in packages
+    }
     debian = [[p.name, p.version, p.architecture, p.sha256] for p in debian_packages(root, stage)]
-    return files.digest([FORMAT, SOURCE_DATE_EPOCH, stage, recipe, left_out, locked, debian])[:16]
+    return files.digest([FORMAT, SOURCE_DATE_EPOCH, stage, recipe, special, locked, debian])[:16]
 
 
 def image_name(root: Path, stage: str, flavour: Flavour = "cpu") -> str:

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path
@@ -35,36 +36,49 @@ class PythonPackage:
     size: int
 
 
-def left_out(path: Path) -> frozenset[str]:
-    """Names in containers/left-out.txt."""
-    lines = (line.split("#")[0].strip() for line in path.read_text("utf-8").splitlines())
-    return frozenset(line for line in lines if line)
-
-
 def without(lock: str, names: frozenset[str]) -> str:
     """A lock's text without some packages (a package's line and its lines of hashes)."""
     kept, keep = [], True
     for line in lock.splitlines():
         if line[:1].isalnum():
-            keep = re.split(r"[=<>@ \[;]", line, maxsplit=1)[0] not in names
+            keep = _name(line) not in names
         if keep:
             kept.append(line)
     return "\n".join(kept) + "\n"
 
 
-def install(lock: Path, omit: frozenset[str], folder: Path) -> list[PythonPackage]:
-    """Install a lock's wheels into `folder`, each checked by hash; nothing is built from source.
+def packages(lock: str) -> list[str]:
+    """The names that a lock's text pins."""
+    return [_name(line) for line in lock.splitlines() if line[:1].isalnum()]
+
+
+def _name(line: str) -> str:
+    return re.split(r"[=<>@ \[;]", line, maxsplit=1)[0]
+
+
+def install(
+    lock: Path, exceptions: Mapping[str, Sequence[str]], folder: Path
+) -> list[PythonPackage]:
+    """Install a lock's wheels into `folder`, each checked by hash.
+
+    Nothing is built from source but what `exceptions` names, with the build requirements it pins.
 
     Args:
         lock: requirements with hashes, complete (nothing is resolved).
-        omit: packages of the lock to leave out.
+        exceptions: as `names.read_exceptions` gives.
         folder: an empty folder; gets what site-packages gets, without scripts.
 
     Raises:
         UserError: a wheel cannot be had, has another hash, or there is only source.
     """
     requirements = folder.parent / f"{folder.name}.txt"
-    requirements.write_text(without(lock.read_text("utf-8"), omit), "utf-8")
+    omit = frozenset(n for n, how in exceptions.items() if how[0] == "left-out")
+    text = without(lock.read_text("utf-8"), omit)
+    requirements.write_text(text, "utf-8")
+    built = {n: how[1:] for n, how in exceptions.items() if how[0] == "from-source"}
+    constraints = folder.parent / f"{folder.name}.build.txt"
+    constraints.write_text("\n".join(r for how in built.values() for r in how) + "\n", "utf-8")
+    no_build = [f"--only-binary={n}" for n in packages(text) if n not in built]
     uv, (environment, options) = _uv(), _index()
     run(
         [
@@ -77,11 +91,13 @@ def install(lock: Path, omit: frozenset[str], folder: Path) -> list[PythonPackag
             "--python-version",
             "3.11",
             "--python-platform",
-            "x86_64-manylinux_2_28",
+            "x86_64-manylinux_2_36",
             "--link-mode",
             "copy",
             "--no-deps",
-            "--no-build",
+            *no_build,
+            "--build-constraints",
+            str(constraints),
             "--require-hashes",
             *options,
             "--requirement",
@@ -91,6 +107,7 @@ def install(lock: Path, omit: frozenset[str], folder: Path) -> list[PythonPackag
         fix="try again; offline, the wheels must be in uv's cache",
     )
     requirements.unlink()
+    constraints.unlink()
     return [_normalise(info) for info in sorted(folder.glob("*.dist-info"))] + _no_scripts(folder)
 
 
