@@ -8,12 +8,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.sandbox.hostile import ESCAPE_TEST, HOSTILE, PROMPT, Hostile
-from zpdbench.sandbox import Limits, Pool, Program
+from zpdbench.sandbox import Limits, Pool, Program, Verdict
 
 MiB = 1 << 20
 # Small, so that what runs into a limit does so soon.
@@ -128,6 +129,14 @@ def pool() -> Iterator[Pool]:
     assert descendants() <= before, "processes were left behind"
 
 
+def patiently(hostile: Hostile, verdict: Verdict, bait: Bait) -> Verdict:
+    """The verdict; on a busy machine, where time ran out before the attack, one with more time."""
+    if verdict.status != "timeout" or "timeout" in hostile.expected:
+        return verdict
+    with Pool(limits=replace(LIMITS, cpu_seconds=10.0, wall_seconds=120.0)) as pool:
+        return pool.judge([hostile.program(**bait.values())])[0]
+
+
 def test_at_least_sixty_programs_with_names_of_their_own() -> None:
     assert len(HOSTILE) >= 60
     assert len({h.name for h in HOSTILE}) == len(HOSTILE)
@@ -137,6 +146,7 @@ def test_at_least_sixty_programs_with_names_of_their_own() -> None:
 @pytest.mark.parametrize("hostile", HOSTILE, ids=lambda h: h.name)
 def test_hostile(hostile: Hostile, pool: Pool, bait: Bait) -> None:
     verdict, after = pool.judge([hostile.program(**bait.values()), GOOD])
+    verdict = patiently(hostile, verdict, bait)
     assert verdict.status in hostile.expected, (hostile.tries, verdict)
     assert after.passed, ("the pool does not go on", after)
     assert bait.untouched(), hostile.tries
@@ -171,6 +181,7 @@ def test_all_at_once_leave_nothing(bait: Bait) -> None:
         verdicts = pool.judge([*programs, GOOD])
     assert verdicts[-1].passed
     for hostile, verdict in zip(HOSTILE, verdicts, strict=False):
+        verdict = patiently(hostile, verdict, bait)
         assert verdict.status in hostile.expected, (hostile.name, verdict)
     assert descendants() <= before
     assert len(list(Path("/proc/self/fd").iterdir())) == open_before

@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,15 +25,21 @@ def readable_by_all(path: Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def public() -> Iterator[Path]:
+    """A folder that any user can reach (pytest's own are closed to others again and again)."""
+    with tempfile.TemporaryDirectory(prefix="zpdbench-test-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def interpreter(public: Path) -> Path:
     """An interpreter that nobody may run: this one's base, copied where it lies in root's home."""
     executable = Path(os.path.realpath(sys._base_executable))  # type: ignore[attr-defined]
     if readable_by_all(executable):
         return executable
-    target = tmp_path_factory.mktemp("python")
-    for folder in (target, *target.parents):
-        if folder.stat().st_uid == os.getuid():
-            folder.chmod(folder.stat().st_mode | 0o055)
+    target = public / "python"
+    target.mkdir(mode=0o755)
     library = Path(sysconfig.get_path("stdlib", vars={"base": sys.base_prefix}))
     (target / "bin").mkdir()
     shutil.copy2(executable, target / "bin" / executable.name)
@@ -71,13 +79,11 @@ def run_as_nobody(
 
 
 @pytest.fixture
-def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def scratch(public: Path) -> Path:
     """A folder of nobody's own."""
-    folder = tmp_path_factory.mktemp("nobody")
+    folder = public / "nobody"
+    folder.mkdir(exist_ok=True)
     os.chown(folder, NOBODY, NOBODY)
-    for parent in folder.parents:
-        if parent.stat().st_uid == os.getuid():
-            parent.chmod(parent.stat().st_mode | 0o055)
     return folder
 
 

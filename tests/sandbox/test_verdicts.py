@@ -49,6 +49,13 @@ def pool() -> Iterator[Pool]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def patient() -> Iterator[Pool]:
+    """A pool for real problems, whose limits no load of the machine reaches."""
+    with Pool(workers=2, limits=Limits(cpu_seconds=10.0, wall_seconds=120.0)) as running:
+        yield running
+
+
 def judge(pool: Pool, source: str, test: str, prompt: str = "def f(x):\n    '''.'''\n") -> Verdict:
     """The verdict on a module that defines f, against the body of a check(candidate)."""
     body = "".join(f"    {line}\n" for line in test.splitlines())
@@ -57,22 +64,24 @@ def judge(pool: Pool, source: str, test: str, prompt: str = "def f(x):\n    '''.
 
 
 @needs_data
-def test_all_reference_solutions_pass(pool: Pool) -> None:
+def test_all_reference_solutions_pass(patient: Pool) -> None:
     problems = humaneval()
-    verdicts = pool.judge([program(p, p["canonical_solution"]) for p in problems.values()])
+    verdicts = patient.judge([program(p, p["canonical_solution"]) for p in problems.values()])
     assert [v.key for v in verdicts] == list(problems)
     assert [v for v in verdicts if not v.passed] == []
 
 
 @needs_data
-def test_published_verdicts_are_reproduced_in_any_order_and_number_of_workers(pool: Pool) -> None:
+def test_published_verdicts_are_reproduced_in_any_order_and_number_of_workers(
+    patient: Pool,
+) -> None:
     problems = humaneval()
     results = records("conformance/codellama_7b_results.jsonl")
     programs = [program(problems[r["task_id"]], r["completion"]) for r in results]
-    verdicts = pool.judge(programs)
+    verdicts = patient.judge(programs)
     assert [v.passed for v in verdicts] == [r["passed"] for r in results]
     assert sum(v.passed for v in verdicts) == 47
-    with Pool(workers=1, limits=pool.limits) as alone:
+    with Pool(workers=1, limits=patient.limits) as alone:
         again = alone.judge(programs[::-1])[::-1]
     assert [(v.key, v.status, v.reason) for v in again] == [
         (v.key, v.status, v.reason) for v in verdicts
@@ -80,7 +89,7 @@ def test_published_verdicts_are_reproduced_in_any_order_and_number_of_workers(po
 
 
 @needs_data
-def test_humaneval_plus_references_pass_and_wrong_ones_fail(pool: Pool) -> None:
+def test_humaneval_plus_references_pass_and_wrong_ones_fail(patient: Pool) -> None:
     problems = records("humaneval/HumanEvalPlus-Mini.jsonl.gz")
     programs = []
     for problem in problems:
@@ -91,7 +100,7 @@ def test_humaneval_plus_references_pass_and_wrong_ones_fail(pool: Pool) -> None:
                     problem["task_id"], problem["prompt"], completion, test, problem["entry_point"]
                 )
             )
-    verdicts = pool.judge(programs)
+    verdicts = patient.judge(programs)
     assert [v for v in verdicts[::2] if not v.passed] == []
     assert [v for v in verdicts[1::2] if v.passed] == []
 
