@@ -25,6 +25,10 @@ rule all:
     default_target: True
     input:
         paths.table("h3a"),
+        [
+            paths.table(t)
+            for t in ("anova", "h3b", "r1", "efficiency", "power", "expected")
+        ],
         figures,
     localrule: True
 

@@ -19,8 +19,7 @@ request = {key: config.pop(key) for key in asked if key in config}
 resources.use_this_interpreter()
 try:
     study = lock_study(config, workflow.configfiles)
-    # A dry run may be made where the data are not.
-    preflight.check(study, warn_only=workflow.dryrun)
+    preflight.check_names(study)
     images = containers.image_files(study.images, Path(workflow.basedir))
     in_containers = "apptainer" in map(
         str, workflow.deployment_settings.deployment_method
@@ -44,13 +43,21 @@ wildcard_constraints:
 localrules:
     make_items,
     aggregate_scores,
-    test_h3a,
+    h3a,
+    rq1,
+    h3b,
+    r1,
+    efficiency,
+    power,
+    expected,
     draw_figures,
 
 
-# What only a job's own wishes can tell, before the first one starts.
+# What is looked at before the first job starts, and not in a dry run: that may be made where the
+# data are not.
 onstart:
     try:
+        preflight.check_machine(study)
         jobs = list(workflow.dag.needrun_jobs())
         if in_containers:
             containers.check(

@@ -26,24 +26,104 @@ rule aggregate_scores:
         " --out-curves {output.curves} {input.scores} &> {log}"
 
 
-rule test_h3a:
+rule h3a:
     input:
         study=ancient(paths.study_lock),
         scores=run_scores,
     output:
         paths.table("h3a"),
     log:
-        paths.log("test_h3a"),
+        paths.log("h3a"),
     benchmark:
-        paths.benchmark("test_h3a")
+        paths.benchmark("h3a")
     container:
         images["stats"]
     threads: 1
     resources:
-        **resources.for_rule(study, "test_h3a"),
+        **resources.for_rule(study, "h3a"),
     params:
-        digest=study.digest("test_h3a"),
+        digest=study.digest("h3a"),
     message:
         "Is the gain larger in the larger model? (H3a)"
     shell:
         "zpdbench h3a --configfile {input.study} --scores {input.scores} --out {output} &> {log}"
+
+
+# Verb -> table, where one table of scores is all that is read.
+for verb, table in {"rq1": "anova", "h3b": "h3b", "r1": "r1", "power": "power"}.items():
+
+    rule:
+        name:
+            verb
+        input:
+            study=ancient(paths.study_lock),
+            scores=paths.table("scores"),
+        output:
+            paths.table(table),
+        log:
+            paths.log(verb),
+        benchmark:
+            paths.benchmark(verb)
+        container:
+            images["stats"]
+        threads: 1
+        resources:
+            **resources.for_rule(study, verb),
+        params:
+            digest=study.digest(verb),
+            verb=verb,
+        message:
+            "Statistics: {params.verb}"
+        shell:
+            "zpdbench {params.verb} --study {input.study} --scores {input.scores}"
+            " --out {output} &> {log}"
+
+
+rule efficiency:
+    input:
+        study=ancient(paths.study_lock),
+        scores=paths.table("scores"),
+        adapters=[paths.adapter(*run) for run in study.runs],
+    output:
+        paths.table("efficiency"),
+    log:
+        paths.log("efficiency"),
+    benchmark:
+        paths.benchmark("efficiency")
+    container:
+        images["stats"]
+    threads: 1
+    resources:
+        **resources.for_rule(study, "efficiency"),
+    params:
+        digest=study.digest("efficiency"),
+    message:
+        "Steps, FLOPs and seconds to the control's final score"
+    shell:
+        "zpdbench efficiency --study {input.study} --scores {input.scores}"
+        " --adapters {input.adapters} --out {output} &> {log}"
+
+
+rule expected:
+    input:
+        study=ancient(paths.study_lock),
+        scores=paths.table("scores"),
+        efficiency=paths.table("efficiency"),
+    output:
+        paths.table("expected"),
+    log:
+        paths.log("expected"),
+    benchmark:
+        paths.benchmark("expected")
+    container:
+        images["stats"]
+    threads: 1
+    resources:
+        **resources.for_rule(study, "expected"),
+    params:
+        digest=study.digest("expected"),
+    message:
+        "What was expected, and what came out"
+    shell:
+        "zpdbench expected --study {input.study} --scores {input.scores}"
+        " --efficiency {input.efficiency} --out {output} &> {log}"

@@ -96,7 +96,7 @@ def _digests(text: str, tmp_path: Path) -> dict[str, str]:
         "generate_chunk": {"model": "mini-qwen", "chunk": "all"},
         "score_run": {"model": "mini-qwen", "condition": "random", "seed": "0"},
         "aggregate_scores": {},
-        "test_h3a": {},
+        "h3a": {},
     }
     return {rule: loaded.digest(rule, SimpleNamespace(**w)) for rule, w in wildcards.items()}
 
@@ -108,9 +108,9 @@ def _digests(text: str, tmp_path: Path) -> dict[str, str]:
         (
             "seeds: [0, 1, 2, 3, 4]",
             "seeds: [0, 1, 2, 3, 4, 5]",
-            {"generate_chunk", "aggregate_scores", "test_h3a"},
+            {"generate_chunk", "aggregate_scores", "h3a"},
         ),
-        ("alpha: 0.05", "alpha: 0.01", {"test_h3a"}),
+        ("alpha: 0.05", "alpha: 0.01", {"h3a"}),
         ("zpd: { order: zpd", "zpd: { order: random", set()),
         ("results: results", "results: elsewhere", set()),
         (

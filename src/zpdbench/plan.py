@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from zpdbench import resources
-from zpdbench.study import Study, load
+from zpdbench.study import TABLES, Study, load
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ def make_plan(study: Study) -> Plan:
         "generate_chunk": len(study.chunks),
         "score_run": len(study.all_runs),
         "aggregate_scores": 1,
-        "test_h3a": 1,
+        "h3a": 1,
+        **dict.fromkeys(TABLES, 1),
         "draw_figures": 1,
         "all": 1,
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,31 +9,26 @@ from zpdbench.errors import UserError
 from zpdbench.study import GgufModel, LocalModel, Study
 
 
-def check(study: Study, *, warn_only: bool = False) -> None:
-    """Check that what a study names is there: orders, benchmarks, packages, folders and files.
-
-    Args:
-        warn_only: say what is missing on this machine, and go on (a dry run). Names that mean
-            nothing anywhere are an error all the same.
+def check_names(study: Study) -> None:
+    """Check the names that mean nothing anywhere if they are wrong: orders, options, benchmarks.
 
     Raises:
-        UserError: the first thing that is not there.
+        UserError: the first one that is not known.
     """
     from zpdbench.benchmarks import definition
     from zpdbench.curriculum import registry
 
     registry.check(study)
-    for name, benchmark in study.benchmarks.items():
-        definition.load(benchmark.definition or name)
-    try:
-        _check_machine(study)
-    except UserError as error:
-        if not warn_only:
-            raise
-        print(f"warning: {error}", file=sys.stderr)
+    for name, section in study.benchmarks.items():
+        definition.load(section.definition or name)
 
 
-def _check_machine(study: Study) -> None:
+def check_machine(study: Study) -> None:
+    """Check that the packages, checkpoints and files that a study names are on this machine.
+
+    Raises:
+        UserError: the first one that is not there.
+    """
     for name, model in study.models.items():
         if isinstance(model, GgufModel) and find_spec(model.package) is None:
             raise UserError(

@@ -21,9 +21,6 @@ from zpdbench import files, grid
 from zpdbench.errors import UserError
 from zpdbench.study import Study, load, parse
 
-RULES = {"h3a": "test_h3a"}
-"""Rules whose verb has another name; of the others it is the same with dashes."""
-
 WILDCARDS = ("model", "condition", "seed", "chunk", "benchmark", "corpus")
 _RESULTS = "results"
 _PLACEHOLDER_URL = "http://localhost/v1"
@@ -67,7 +64,7 @@ def is_outside(text: str) -> bool:
 
 def rule_of(verb: str) -> str:
     """The rule that calls a verb."""
-    return RULES.get(verb, verb.replace("-", "_"))
+    return verb.replace("-", "_")
 
 
 def settings(study: Study, verb: str, wildcards: Mapping[str, Any]) -> str | None:

@@ -447,6 +447,9 @@ def _statistics_keys(study: Study, wildcards: Any) -> Any:
     return [_grid_keys(study, wildcards), study.dump("hypotheses")]
 
 
+TABLES = ("rq1", "h3b", "r1", "efficiency", "power", "expected")
+"""Secondary statistics, each a rule and a verb of its own name."""
+
 _DEPENDS = {
     "make_checkpoint": lambda s, w: s.models[w.model].model_dump(
         mode="json", exclude={"parameters"}
@@ -460,7 +463,7 @@ _DEPENDS = {
     "generate_chunk": _chunk_keys,
     "score_run": _score_keys,
     "aggregate_scores": _grid_keys,
-    "test_h3a": _statistics_keys,
+    **dict.fromkeys(("h3a", *TABLES), _statistics_keys),
     "draw_figures": _statistics_keys,
     "make_crate": lambda s, w: s.model_dump(mode="json", exclude={"results", "data_dir"}),
 }

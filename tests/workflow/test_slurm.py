@@ -25,7 +25,7 @@ SOON = [
     "--max-status-checks-per-second=10",
     "--latency-wait=5",
 ]
-LOCAL = {"make_items", "aggregate_scores", "test_h3a", "draw_figures", "all"}
+LOCAL = {"make_items", "aggregate_scores", "h3a", *study.TABLES, "draw_figures", "all"}
 
 
 def through_slurm(root: Path) -> list[str]:
