@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import mmap
 import os
 import shutil
 import struct
@@ -181,7 +182,17 @@ def read_elf(path: str) -> tuple[str, list[str], list[str]]:
 
     System V ABI, chapters 4 and 5 (64-bit, little-endian). A file of another kind names nothing.
     """
-    data = Path(path).read_bytes()
+    if Path(path).stat().st_size < 64:
+        return "", [], []
+    # Mapped, not read: libraries are large, and inside an image each page is decompressed.
+    with (
+        Path(path).open("rb") as handle,
+        mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
+        return _read_headers(data)
+
+
+def _read_headers(data: mmap.mmap) -> tuple[str, list[str], list[str]]:
     if data[:6] != b"\x7fELF\x02\x01":
         return "", [], []
     offset, size, count = (
@@ -200,14 +211,14 @@ def read_elf(path: str) -> tuple[str, list[str], list[str]]:
     strings = next((table - a + o for a, o, n in loads if a <= table < a + n), 0)
 
     def text(at: int) -> str:
-        return data[strings + at : data.index(b"\0", strings + at)].decode()
+        return data[strings + at : data.find(b"\0", strings + at)].decode()
 
     needed = [text(value) for tag, value in entries if tag == _DT_NEEDED]
     search = [p for t, v in entries if t in (_DT_RPATH, _DT_RUNPATH) for p in text(v).split(":")]
     return loader, needed, [p for p in search if p]
 
 
-def _dynamic(data: bytes, start: int, length: int) -> Iterator[tuple[int, int]]:
+def _dynamic(data: mmap.mmap, start: int, length: int) -> Iterator[tuple[int, int]]:
     for at in range(start, start + length, 16):
         tag, value = struct.unpack_from("<QQ", data, at)
         if tag == 0:
