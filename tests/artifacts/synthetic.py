@@ -111,6 +111,13 @@ def statistics(loaded: study.Study, lock: Path) -> None:
     _verb("aggregate-scores", lock, *tables, *scores)
     out = paths.table("h3a")
     assert cli.main(["h3a", "--configfile", str(lock), "--scores", *scores, "--out", out]) == 0
+    table = ("--scores", paths.table("scores"))
+    for verb, name in (("rq1", "anova"), ("h3b", "h3b"), ("r1", "r1"), ("power", "power")):
+        _verb(verb, lock, *table, "--out", paths.table(name))
+    adapters = ("--adapters", *(paths.adapter(*run) for run in loaded.runs))
+    _verb("efficiency", lock, *table, *adapters, "--out", paths.table("efficiency"))
+    given = ("--efficiency", paths.table("efficiency"))
+    _verb("expected", lock, *table, *given, "--out", paths.table("expected"))
     figures = [
         paths.figure(f"{n}.{kind}") for n in ("curves", "effects") for kind in ("svg", "png")
     ]
@@ -226,7 +233,10 @@ def _adapter(folder: Path, run: grid.Run, loaded: study.Study) -> None:
         config = {"base_model_name_or_path": run.model, "peft_type": "LORA", "r": 8}
         (target / "adapter_config.json").write_text(json.dumps(config) + "\n")
         (target / "adapter_model.safetensors").write_bytes(safetensors(f"{run}{step}"))
-    pl.DataFrame({"step": [1, 2], "loss": [2.0, 1.0]}).write_parquet(folder / "trace.parquet")
+    steps = range(1, loaded.training.steps + 1)
+    trace = {"kind": "step", "step": list(steps), "loss": [3.0 / s for s in steps]}
+    costs = {"flops": [1000 + run.seed for _ in steps]}
+    pl.DataFrame({**trace, **costs}).write_parquet(folder / "trace.parquet")
     base = files.read_manifest(loaded.paths.checkpoint(run.model))["digest"]
     corpus = files.sha256_file(loaded.paths.corpus(loaded.corpus.name))
     facts = {"kind": "adapter", **run._asdict(), "base": base, "corpus": corpus}

@@ -44,8 +44,13 @@ class Contents:
     """(entry, reason); not empty means that nothing inside may be used."""
 
 
-def write_zip(target: Path, members: Mapping[str, Path | bytes]) -> None:
-    """Write `members` (name -> file or bytes) to `target`: sorted, no times, no owners."""
+def write_zip(target: Path, members: Mapping[str, Path | bytes]) -> dict[str, str]:
+    """Write `members` (name -> file or bytes) to `target`: sorted, no times, no owners.
+
+    Returns:
+        Name -> SHA-256 (hex) of what was written.
+    """
+    hashes: dict[str, str] = {}
     with zipfile.ZipFile(target, "w") as archive:
         for name in sorted(members, key=lambda n: n.encode("utf-8")):
             entry = zipfile.ZipInfo(name, EPOCH)
@@ -56,10 +61,16 @@ def write_zip(target: Path, members: Mapping[str, Path | bytes]) -> None:
             source = members[name]
             if isinstance(source, bytes):
                 archive.writestr(entry, source, compresslevel=6)
+                hashes[name] = hashlib.sha256(source).hexdigest()
                 continue
             entry.file_size = source.stat().st_size
+            hasher = hashlib.sha256()
             with source.open("rb") as handle, archive.open(entry, "w") as out:
-                shutil.copyfileobj(handle, out, _CHUNK)
+                while block := handle.read(_CHUNK):
+                    hasher.update(block)
+                    out.write(block)
+            hashes[name] = hasher.hexdigest()
+    return hashes
 
 
 def open_bundle(path: Path, scratch: Path, limits: Limits | None = None) -> Contents:

@@ -13,8 +13,25 @@ from zpdbench.artifacts.reading import BadFileError
 from zpdbench.artifacts.workshop import Workshop
 from zpdbench.progress import track
 
-Made = Callable[[str], Path]
+CLAIM = "it can be computed again"
 _SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Given:
+    """What verbs read when they make a table again.
+
+    Attributes:
+        lock: the study.
+        scores: the runs' score files of the bundle.
+        adapters: the runs' folders of the bundle, for their traces.
+        made: name -> where that table is made here.
+    """
+
+    lock: Path
+    scores: Sequence[Path]
+    adapters: Sequence[Path]
+    made: Callable[[str], Path]
 
 
 @dataclass(frozen=True)
@@ -24,34 +41,68 @@ class Replay:
     Attributes:
         verb: what is called.
         outputs: what it makes, names in the bundle.
-        arguments: from (study.lock.yaml, score files, name -> file made or given) to arguments.
+        arguments: of the verb.
+        traces: whether it reads the runs' traces.
     """
 
     verb: str
     outputs: tuple[str, ...]
-    arguments: Callable[[Path, Sequence[Path], Made], list[object]]
+    arguments: Callable[[Given], list[object]]
+    traces: bool = False
 
 
 FIGURES = tuple(f"figures/{n}.{kind}" for n in ("curves", "effects") for kind in ("svg", "png"))
 
 
-def _aggregate(lock: Path, scores: Sequence[Path], made: Made) -> list[object]:
-    outputs = ["--out-scores", made("scores.tsv"), "--out-curves", made("curves.tsv")]
-    return ["--study", lock, *outputs, *scores]
+def _aggregate(g: Given) -> list[object]:
+    outputs = ["--out-scores", g.made("scores.tsv"), "--out-curves", g.made("curves.tsv")]
+    return ["--study", g.lock, *outputs, *g.scores]
 
 
-def _h3a(lock: Path, scores: Sequence[Path], made: Made) -> list[object]:
-    return ["--configfile", lock, "--scores", *scores, "--out", made("h3a.tsv")]
+def _h3a(g: Given) -> list[object]:
+    return ["--configfile", g.lock, "--scores", *g.scores, "--out", g.made("h3a.tsv")]
 
 
-def _figures(lock: Path, scores: Sequence[Path], made: Made) -> list[object]:
-    tables = ["--curves", made("curves.tsv"), "--h3a", made("h3a.tsv")]
-    return ["--study", lock, *tables, "--out", *(made(name) for name in FIGURES)]
+def _calibration(g: Given) -> list[object]:
+    return ["--study", g.lock, "--scores", *g.scores, "--out", g.made("calibration.tsv")]
+
+
+def _from_table(verb: str, table: str) -> Replay:
+    """A verb that reads the table of all scores, as it was made again."""
+
+    def arguments(g: Given) -> list[object]:
+        return ["--study", g.lock, "--scores", g.made("scores.tsv"), "--out", g.made(table)]
+
+    return Replay(verb, (table,), arguments)
+
+
+def _efficiency(g: Given) -> list[object]:
+    given = ["--study", g.lock, "--scores", g.made("scores.tsv"), "--adapters", *g.adapters]
+    return [*given, "--out", g.made("efficiency.tsv")]
+
+
+def _expected(g: Given) -> list[object]:
+    given = ["--scores", g.made("scores.tsv"), "--efficiency", g.made("efficiency.tsv")]
+    return ["--study", g.lock, *given, "--out", g.made("expected.tsv")]
+
+
+def _figures(g: Given) -> list[object]:
+    tables = ["--curves", g.made("curves.tsv"), "--h3a", g.made("h3a.tsv")]
+    return ["--study", g.lock, *tables, "--out", *(g.made(name) for name in FIGURES)]
 
 
 REPLAYS: tuple[Replay, ...] = (
     Replay("aggregate-scores", ("scores.tsv", "curves.tsv"), _aggregate),
     Replay("h3a", ("h3a.tsv",), _h3a),
+    _from_table("rq1", "anova.tsv"),
+    _from_table("h3b", "h3b.tsv"),
+    _from_table("r1", "r1.tsv"),
+    _from_table("power", "power.tsv"),
+    _from_table("ablations", "ablations.tsv"),
+    _from_table("ladder", "ladder.tsv"),
+    Replay("calibration", ("calibration.tsv",), _calibration),
+    Replay("efficiency", ("efficiency.tsv",), _efficiency, traces=True),
+    Replay("expected", ("expected.tsv",), _expected, traces=True),
     Replay("draw-figures", FIGURES, _figures),
 )
 """In the order in which they can run: figures are drawn from tables made again."""
@@ -59,36 +110,50 @@ REPLAYS: tuple[Replay, ...] = (
 
 def check(bundle: Bundle, workshop: Workshop, table: Table) -> None:
     """Add level 1's rows."""
-    scores = [
-        bundle.path(layout.Paths("results").scores(*run).removeprefix("results/"))
-        for run in bundle.study.all_runs
-    ]
     if not _check_scores(bundle, table):
         return
+    paths, study = layout.Paths("results"), bundle.study
+    given = Given(
+        workshop.lock,
+        [bundle.path(paths.scores(*run).removeprefix("results/")) for run in study.all_runs],
+        [bundle.path(paths.adapter(*run).removeprefix("results/")) for run in study.runs],
+        workshop.path,
+    )
     held = {n for n in bundle.hashes if layout.is_table(n) or layout.is_figure(n)}
     covered = {name for replay in REPLAYS for name in replay.outputs}
     for name in sorted(held - covered):
-        table.add(
-            1, "it can be computed again", name, DIFFERS, why="no verb of this version makes it"
-        )
-    with track("level 1", len(REPLAYS), "verbs") as progress:
-        for replay in REPLAYS:
-            wanted = [name for name in replay.outputs if name in held]
-            if wanted:
-                outcome = workshop.run(
-                    replay.verb, replay.arguments(workshop.lock, scores, workshop.path)
-                )
-                for name in wanted:
-                    if outcome.code or not workshop.path(name).is_file():
-                        table.add(
-                            1, "it can be computed again", name, DIFFERS,
-                            why=f"zpdbench {replay.verb}: {outcome.message}",
-                        )  # fmt: skip
-                    elif name.endswith(".tsv"):
-                        _compare_table(bundle, name, workshop.path(name), table)
-                    else:
-                        _compare_figure(bundle, name, workshop.path(name), table)
+        table.add(1, CLAIM, name, DIFFERS, why="no verb of this version makes it")
+    wanted = [replay for replay in REPLAYS if held & set(replay.outputs)]
+    with track("level 1", len(wanted), "verbs") as progress:
+        for replay in wanted:
+            names = [name for name in replay.outputs if name in held]
+            if replay.traces and not bundle.included.traces:
+                for name in names:
+                    why = "it needs the runs' traces, which the bundle was made without"
+                    table.add(1, CLAIM, name, NOT_CHECKED, why=why)
+            else:
+                _replay(bundle, workshop, replay, given, names, table)
             progress.advance(1, replay.verb)
+
+
+def _replay(
+    bundle: Bundle,
+    workshop: Workshop,
+    replay: Replay,
+    given: Given,
+    names: Sequence[str],
+    table: Table,
+) -> None:
+    outcome = workshop.run(replay.verb, replay.arguments(given))
+    for name in names:
+        made = workshop.path(name)
+        if outcome.code or not made.is_file():
+            why = f"zpdbench {replay.verb}: {outcome.message}"
+            table.add(1, CLAIM, name, DIFFERS, why=why)
+        elif name.endswith(".tsv"):
+            _compare_table(bundle, name, made, table)
+        else:
+            _compare_figure(bundle, name, made, table)
 
 
 def _check_scores(bundle: Bundle, table: Table) -> bool:

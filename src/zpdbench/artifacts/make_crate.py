@@ -38,10 +38,17 @@ def main(args: argparse.Namespace) -> None:
         date=args.date,
     )
     check_secrets(members, [lock.parent, root, Path(records.__file__).parent])
-    with files.atomic_path(args.out) as temporary:
-        archive.write_zip(temporary, members)
     listing = members[manifest.NAME]
     assert isinstance(listing, bytes)
+    with files.atomic_path(args.out) as temporary:
+        written = archive.write_zip(temporary, members)
+        for name, digest in manifest.parse(listing).items():
+            if written[name] != digest:
+                raise UserError(
+                    "changed while the bundle was written",
+                    where=name,
+                    fix="let the workflow end first, then make the bundle again",
+                )
     size = Path(args.out).stat().st_size
     print(f"{args.out}: {len(members)} files, {size / 2**20:.1f} MiB")
     print(f"digest {manifest.digest(listing)}  (publish this: the hash of {manifest.NAME})")
@@ -74,7 +81,11 @@ def collect(
     hashes = _hash(members)
     found = _records(results, members)
     images = sorted({str(r["machine"].get("image")) for r in found.values()} - {"None"})
-    facts = _facts(study, results, included, root, license, date, images)
+    prefix = "workflow/zpdbench/"
+    package = files.digest(
+        {n.removeprefix(prefix): h for n, h in hashes.items() if n.startswith(prefix)}
+    )
+    facts = _facts(study, results, included, root, license, date, images, package)
     _check(study, results, included, hashes, found)
     texts = {
         layout.STUDY: studies.lock_text(study),
@@ -156,15 +167,18 @@ def _folder_files(folder: Path) -> list[str]:
     return ["MANIFEST.json", *files.read_manifest(folder)["files"]]
 
 
-def _workflow(root: Path) -> dict[str, Path]:
-    """The rules and locks from the workflow's folder, the package from where it runs."""
+def _workflow(root: Path) -> dict[str, bytes]:
+    """The rules and locks from the workflow's folder, the package from where it runs.
+
+    Read at once: someone may be editing them.
+    """
     found = {"workflow/Snakefile": root / "Snakefile"}
     found |= {f"workflow/rules/{p.name}": p for p in (root / "rules").glob("*.smk")}
     found |= {f"workflow/envs/{p.name}": p for p in (root / "envs").glob("*.txt")}
     found |= {f"workflow/envs/{p.name}": p for p in (root / "envs").glob("*.in")}
     package = Path(records.__file__).parent
     found |= {f"workflow/zpdbench/{n}": package / n for n in records.code_files(package)}
-    return {n: p for n, p in found.items() if p.is_file()}
+    return {n: p.read_bytes() for n, p in found.items() if p.is_file()}
 
 
 def _hash(members: Mapping[str, Path | bytes]) -> dict[str, str]:
@@ -172,8 +186,11 @@ def _hash(members: Mapping[str, Path | bytes]) -> dict[str, str]:
     with track("hashes", len(members), "files") as progress:
         for name in sorted(members):
             source = members[name]
-            assert isinstance(source, Path)
-            hashes[name] = files.sha256_file(source)
+            hashes[name] = (
+                hashlib.sha256(source).hexdigest()
+                if isinstance(source, bytes)
+                else files.sha256_file(source)
+            )
             progress.advance()
     return hashes
 
@@ -219,6 +236,7 @@ def _facts(
     license: str,
     date: str | None,
     images: list[str],
+    package: str,
 ) -> dict[str, Any]:
     commit, diff, committed = _version(root)
     h3a = study.hypotheses.h3a
@@ -243,7 +261,7 @@ def _facts(
         },
         "code": {
             "version": __version__,
-            "package": records.code_digest(),
+            "package": package,
             "commit": commit,
             "diff": diff,
         },
