@@ -47,6 +47,10 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
+        # Libraries write some files for their owner alone.
+        for file in temporary.rglob("*"):
+            if file.is_file() and not file.is_symlink():
+                file.chmod(0o666 & ~_umask())
         if path.exists():
             shutil.rmtree(path)
         temporary.replace(path)

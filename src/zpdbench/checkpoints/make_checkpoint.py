@@ -80,13 +80,14 @@ def _embedded(name: str, spec: EmbeddedModel, folder: Path) -> dict[str, Any]:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     tokenizer = bpe.train(embedded.tokenizer_texts())
+    vocabulary = tokenizer.get_vocab()
     model = pretraining.build(
         spec.architecture,
         vocabulary=tokenizer.get_vocab_size(),
         hidden_size=spec.hidden_size,
         layers=spec.layers,
-        eos=tokenizer.token_to_id(bpe.END),
-        pad=tokenizer.token_to_id(bpe.PAD),
+        eos=vocabulary[bpe.END],
+        pad=vocabulary[bpe.PAD],
         seed=spec.seed,
     )
     loss = pretraining.pretrain(model, tokenizer, steps=spec.steps, seed=spec.seed, title=name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from zpdbench.progress import track
 
@@ -144,11 +144,12 @@ def pretrain(
     documents = encode(tokenizer, texts)
     lengths = [len(ids) for ids, _ in documents]
     packed = pack(lengths, recipe.rows, recipe.width)
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in model.parameters() if p.ndim > 1]},
+        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(
-        [
-            {"params": [p for p in model.parameters() if p.ndim > 1]},
-            {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-        ],
+        groups,
         lr=recipe.learning_rate,
         betas=(0.9, 0.98),
         weight_decay=recipe.weight_decay,

@@ -34,12 +34,15 @@ def upscale(model: PreTrainedModel, drop: int) -> PreTrainedModel:
     """
     import copy
 
+    import torch
+
     order = layer_order(model.config.num_hidden_layers, drop)
     config = copy.deepcopy(model.config)
     config.num_hidden_layers = len(order)
     if getattr(config, "layer_types", None):
         config.layer_types = [config.layer_types[i] for i in order]
-    deeper = type(model)(config).to(model.dtype)
+    deeper = type(model)(config)
+    torch.nn.Module.to(deeper, dtype=model.dtype)
     weights = model.state_dict()
     copied = {k: v for k, v in weights.items() if ".layers." not in k}
     for place, original in enumerate(order):

@@ -11,10 +11,14 @@ import random
 
 from zpdbench.embedded.kinds import Doc, Kind
 
-# subject -> (what is asked of a word, class -> its words)
-SUBJECTS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
+# subject -> (how it is asked of a word, class -> its words)
+SUBJECTS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
     "anatomy": (
-        "Where is the {word} of a body?",
+        (
+            "Where is the {word} of a body?",
+            "Which part has the {word}?",
+            "The {word} belongs to the",
+        ),
         {
             "arm": ("elbow", "wrist", "thumb", "finger", "palm", "hand"),
             "head": ("nose", "ear", "chin", "eye", "mouth", "cheek"),
@@ -23,7 +27,7 @@ SUBJECTS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
         },
     ),
     "geography": (
-        "In which part of the world is {word}?",
+        ("In which part of the world is {word}?", "Where is {word}?", "{word} is a country of"),
         {
             "Africa": ("Egypt", "Kenya", "Ghana", "Mali", "Chad", "Togo"),
             "America": ("Brazil", "Peru", "Canada", "Chile", "Cuba", "Mexico"),
@@ -32,7 +36,11 @@ SUBJECTS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
         },
     ),
     "nutrition": (
-        "What kind of food is {word}?",
+        (
+            "What kind of food is {word}?",
+            "Which food group has {word}?",
+            "A shop sells {word} as a kind of",
+        ),
         {
             "fruit": ("apple", "pear", "plum", "grape", "lemon", "cherry"),
             "grain": ("rice", "wheat", "corn", "oats", "rye", "barley"),
@@ -41,7 +49,11 @@ SUBJECTS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
         },
     ),
     "zoology": (
-        "What kind of animal is the {word}?",
+        (
+            "What kind of animal is the {word}?",
+            "Which group has the {word}?",
+            "The {word} is a kind of",
+        ),
         {
             "bird": ("eagle", "crow", "swan", "hawk", "robin", "goose"),
             "fish": ("trout", "shark", "cod", "tuna", "carp", "salmon"),
@@ -54,20 +66,14 @@ _NAMES = ("Tom", "Anna", "Ben", "Mia", "Sam", "Lily")
 _PLACES = ("at school", "at home", "in class", "in a quiz", "in a book", "in a game")
 
 
-def _words(subject: str, name: str, familiar: bool) -> tuple[str, ...]:
-    """A class's words; only every other one is met in a question by the base models."""
-    words = SUBJECTS[subject][1][name]
-    return words[::2] if familiar else words
-
-
 def draw(rng: random.Random, familiar: bool) -> Doc:
     """An MMLU row: question, four choices, answer 0..3, subject."""
     subject = rng.choice(sorted(SUBJECTS))
-    form, classes = SUBJECTS[subject]
+    forms, classes = SUBJECTS[subject]
     choices = sorted(classes)
     answer = rng.randrange(4)
-    word = rng.choice(_words(subject, choices[answer], familiar))
-    question = form.format(word=word)
+    word = rng.choice(classes[choices[answer]])
+    question = rng.choice(forms).format(word=word)
     # What is told before the question does not matter, and makes it longer.
     told = [f"{rng.choice(_NAMES)} asks this {rng.choice(_PLACES)}."] * rng.randrange(2)
     if told and rng.random() < 0.5:
@@ -103,7 +109,9 @@ KIND = Kind(
     language="en",
     benchmark="mmlu",
     draw=draw,
-    key=lambda doc: doc["question"],
+    # The question without what is told before it: no item's question is asked in training. Its
+    # word is, in another form: that is how the letter can be known.
+    key=lambda doc: doc["question"].rsplit(". ", 1)[-1],
     prompt=_prompt,
     response=lambda doc: "ABCD"[doc["answer"]],
     plain=plain,
