@@ -452,3 +452,14 @@ def test_sentence_can_be_quoted(tmp_path: Path) -> None:
     row: dict[str, object] = {**pick(run(tmp_path, grid(sizes={"gsm8k": 40})), "mean", "pp")}
     row |= {k: float(str(v)) for k, v in row.items() if k.startswith(("effect", "diff", "mde"))}
     assert "tiny" in h3a.sentence(row) and "inf" not in h3a.sentence(row)
+
+
+def test_a_supported_contrast_of_two_losses_says_so(tmp_path: Path) -> None:
+    table = grid(sizes={"gsm8k": 200}, gain=(-0.4, -0.1))
+    row = pick(run(tmp_path, table), "gsm8k", "pp")
+    assert row["verdict"] == "supported"
+    assert float(row["effect_large"]) < 0
+    assert "not a larger gain" in row["note"]
+    gained = pick(run(tmp_path, grid(sizes={"gsm8k": 200}, gain=(0.0, 0.3))), "gsm8k", "pp")
+    assert gained["verdict"] == "supported"
+    assert "not a larger gain" not in gained["note"]

@@ -311,6 +311,12 @@ def _judge(row: dict[str, Any], h: H3a) -> None:
             else ""
         )
     )
+    if row["verdict"] == "supported" and not row["effect_large"] > 0 and h.side == "larger":
+        # The contrast alone would read as good news.
+        notes.append(
+            f"{h.treatment} gains nothing over {h.control} in {h.large}: a smaller loss there, "
+            "not a larger gain"
+        )
     notes.append("holds for these two models, not for size in general")
 
 
