@@ -54,8 +54,8 @@ format: venv ## put code and rules into shape
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile rules
 
-test: venv ## all tests, the fast ones first
-	$(BIN)/python -m pytest -q
+test: venv ## all tests but those of images and Slurm, the fast ones first
+	$(BIN)/python -m pytest -q --ignore tests/workflow/test_slurm.py --ignore tests/workflow/test_apptainer.py
 
 test-fast: venv ## what takes seconds
 	$(BIN)/python -m pytest -m "not slow" -q

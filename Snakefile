@@ -30,6 +30,8 @@ rule all:
             for t in ("anova", "h3b", "r1", "efficiency", "power", "expected")
         ],
         figures,
+        # By itself Snakemake does not miss a deleted file whose consumers are still there.
+        run_scores,
     localrule: True
 
 
