@@ -773,6 +773,23 @@ escape(
     """,
 )
 escape(
+    "device_modes",
+    "change mode, owner and times of the host's device nodes",
+    """
+    import os
+    def f(x):
+        for device in ('/dev/null', '/dev/zero', '/dev/random', '/dev/urandom'):
+            for action in (lambda: os.chmod(device, 0o777), lambda: os.utime(device, (0, 0)),
+                           lambda: os.chown(device, 0, 0), lambda: os.unlink(device)):
+                try:
+                    action()
+                    return 'escaped'
+                except OSError:
+                    pass
+        return 'held'
+    """,
+)
+escape(
     "rename_over",
     "rename, remove and replace files of the library",
     """

@@ -15,6 +15,7 @@ import pytest
 
 from tests.sandbox.hostile import ESCAPE_TEST, HOSTILE, PROMPT, Hostile
 from zpdbench.sandbox import Limits, Pool, Program, Verdict
+from zpdbench.sandbox.root import DEVICES
 
 MiB = 1 << 20
 # Small, so that what runs into a limit does so soon.
@@ -76,9 +77,13 @@ class Bait:
 
     def state(self) -> dict[str, tuple[int, int]]:
         """Size and change time of every file laid out."""
-        return {
+        state = {
             p.name: (p.stat().st_size, p.stat().st_ctime_ns) for p in sorted(self.folder.iterdir())
         }
+        for device in DEVICES:
+            found = Path(device).stat()
+            state[device] = (found.st_mode, found.st_uid)
+        return state
 
     def values(self) -> dict[str, object]:
         return {
@@ -160,16 +165,30 @@ def test_the_programs_run_where_nothing_holds_them(bait: Bait) -> None:
     harmless = {"subprocess", "descriptor_passing", "read_secrets", "symlink", "tcp_to_host"}
     for hostile in HOSTILE:
         if hostile.name in harmless:
-            program = hostile.program(**bait.values())
+            own = replace(hostile, source=hostile.source.replace("/tmp/", "@FOLDER@/"))
+            program = own.program(**bait.values())
             text = program.prompt + program.completion + "\nprint(f(0))\n"
             result = subprocess.run(
-                [sys.executable, "-c", text.replace("/tmp/", f"{bait.folder}/")],
+                [sys.executable, "-c", text],
                 capture_output=True,
                 text=True,
                 timeout=60,
             )
             assert result.stdout.strip().endswith("escaped"), (hostile.name, result)
     bait.settle()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="for others this is the way they run anyway")
+def test_root_without_another_identity(bait: Bait, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root where the change of identity is impossible (as inside a container): nothing gets out."""
+    monkeypatch.setattr("zpdbench.sandbox.pool.modes", lambda: ["user", "bare"])
+    quick = [h for h in HOSTILE if "timeout" not in h.expected]
+    with Pool(limits=LIMITS) as pool:
+        assert pool.mode == "user"
+        verdicts = pool.judge([*(h.program(**bait.values()) for h in quick), GOOD])
+    assert verdicts.pop().passed
+    assert [v for v in verdicts if v.passed] == []
+    assert bait.untouched()
 
 
 @pytest.mark.slow

@@ -359,6 +359,8 @@ def test_refuses_without_bubblewrap_unless_waived(monkeypatch: pytest.MonkeyPatc
         assert not judge(pool, "import os\ndef f(x): return os.fork()", "candidate(1)").passed
         secret = "def f(x): return open('/etc/passwd').read()"
         assert "Permission" in judge(pool, secret, "candidate(1)").reason
+        identity = "import os\ndef f(x): return os.getuid()"
+        assert judge(pool, identity, "assert candidate(1) != 0").passed
 
 
 def test_refuses_without_seccomp_unless_waived(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,6 +98,8 @@ class Server:
         flags = ["-P", "-s", "-S", "-B", "-X", "utf8", "-c", _BOOT]
         if self.mode == "bare":
             self.folder = tempfile.mkdtemp(prefix="zpdbench-sandbox-")
+            if os.geteuid() == 0:
+                os.chown(self.folder, UID, GID)
             return [os.path.realpath(getattr(sys, "_base_executable", sys.executable)), *flags]
         bwrap = root.find_bubblewrap()
         if bwrap is None:
@@ -115,15 +117,16 @@ class Server:
         filters = seccomp.supported()
         tmp = self.folder or root.TMP
         library = [str(Path(os.__file__).parent)] if bare else [root.INSIDE]
+        devices = root.devices(own_user=self.mode != "switch")
         return {
             "role": self.role,
             "contained": not bare,
-            "drop_root": self.mode == "switch",
+            "drop_root": self.mode != "user" and os.geteuid() == 0,
             "uid": UID,
             "gid": GID,
             "tmp": tmp,
-            "readable": [*library, "/dev/zero", "/dev/random", "/dev/urandom"],
-            "writable": [tmp, "/dev/null"],
+            "readable": [*library, *(d for d in devices if d != "/dev/null")],
+            "writable": [tmp, *(d for d in devices if d == "/dev/null")],
             "limits": limits.as_message(),
             "server_filter": seccomp.server_filter() if filters else b"",
             "thread_filter": seccomp.program_filter(threads=True) if filters else b"",
@@ -484,7 +487,9 @@ class Pool:
                 self._workers.append(worker)
                 return
             worker.close()
-        best = problems.get("switch") or problems["user"]
+        # Of the ways that may be taken here, what the best one lacks is worth telling.
+        bare = self.waive >= {"namespaces", "root"}
+        best = problems["bare"] if bare else problems.get("switch") or problems["user"]
         raise UserError(explain(best, self.waive))
 
     def accept(self, server: Server) -> None:

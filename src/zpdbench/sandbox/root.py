@@ -105,11 +105,21 @@ def bubblewrap_command(bwrap: str, root: Root, tmp_bytes: int, own_user: bool) -
         command += ["--ro-bind", source, place]
     for place in root.hidden:
         command += ["--size", "4096", "--perms", "0555", "--tmpfs", place]
-    for device in DEVICES:
+    for device in devices(own_user):
         command += ["--dev-bind", device, device]
     # Anyone may write, as in /tmp anywhere, but only this sandbox has it.
     command += ["--size", str(tmp_bytes), "--perms", "1777", "--tmpfs", TMP]
     return [*command, "--remount-ro", "/", "--chdir", TMP, "--"]
+
+
+def devices(own_user: bool) -> list[str]:
+    """The devices that are bound; none where the sandbox's user would own the host's nodes.
+
+    That is the real root without a change of identity: it could not open more, but could change
+    their mode. (A read-only bind mount would prevent that, but forbids opening devices.)
+    """
+    owner = os.geteuid() if own_user else -1
+    return [d for d in DEVICES if Path(d).exists() and Path(d).stat().st_uid != owner]
 
 
 def environment(library_path: str | None) -> dict[str, str]:

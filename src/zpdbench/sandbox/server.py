@@ -5,8 +5,8 @@ children run tests. It never sees a program: the child reads it from its own des
 of one program is in the memory that the next one is forked from.
 
 Its orders come over a socket (fd `CONTROL`), one packet each, and so do its answers. A child has
-fds 0 (/dev/null), 1 and 2 (counted and thrown away), 3 (requests in), 4 (answers out), no others;
-a tests' child also 5 (its report).
+fds 0 (the host's /dev/null), 1 and 2 (counted and thrown away), 3 (requests in), 4 (answers out),
+no others; a tests' child also 5 (its report).
 """
 
 from __future__ import annotations
@@ -48,9 +48,10 @@ def serve(settings: dict[str, Any]) -> None:
     control = socket.socket(fileno=CONTROL)
     facts: dict[str, Any] = {"kind": "hello"}
     try:
-        ruleset, facts["layers"] = _enter(settings)
+        # First: the user that a root becomes may not be able to read root's own interpreter.
         for name in PRELOAD.split():
             __import__(name)
+        ruleset, facts["layers"] = _enter(settings)
         facts["layers"].update(_probe(settings, ruleset))
     except Exception as error:
         facts["error"] = f"{type(error).__name__}: {error}"
@@ -80,6 +81,11 @@ def serve(settings: dict[str, Any]) -> None:
 def _enter(settings: dict[str, Any]) -> tuple[int, dict[str, str]]:
     """Give up what can be given up for all children alike; the missing layers with the reasons."""
     missing: dict[str, str] = {}
+    ruleset = -1
+    try:
+        ruleset = jail.landlock_ruleset(settings["readable"], settings["writable"])
+    except (OSError, jail.LayerError) as error:
+        missing["landlock"] = str(error)
     if settings["drop_root"] and os.getuid() == 0:
         try:
             jail.drop_root(settings["uid"], settings["gid"])
@@ -88,11 +94,6 @@ def _enter(settings: dict[str, Any]) -> tuple[int, dict[str, str]]:
     jail.drop_capabilities()
     if jail.has_privileges():
         missing["capabilities"] = "some are left"
-    ruleset = -1
-    try:
-        ruleset = jail.landlock_ruleset(settings["readable"], settings["writable"])
-    except (OSError, jail.LayerError) as error:
-        missing["landlock"] = str(error)
     if settings["server_filter"]:
         try:
             jail.install_filter(settings["server_filter"])
@@ -305,9 +306,8 @@ def _child(
     """Arrange the descriptors, confine this process, read the program, run it. Never returns."""
     try:
         program, requests, answers = descriptors
-        null = os.open("/dev/null", os.O_RDWR)
         # First all to high numbers, so that no dup2 below overwrites one that is still needed.
-        wanted = [null, output, output, requests, answers, report, program, ruleset]
+        wanted = [0, output, output, requests, answers, report, program, ruleset]
         high = [os.dup2(d, 100 + i) if d >= 0 else -1 for i, d in enumerate(wanted)]
         for target, source in enumerate(high):
             if source >= 0:
