@@ -54,7 +54,13 @@ CONFIG: dict[str, Any] = {
         "kobest": {"source": "embedded", "items": 15, "interim_items": 10, "num_fewshot": 0},
     },
     "generations": {"engine": "vllm", "group_by": ["model"], "apply_chat_template": True},
-    "hypotheses": {"h3a": {"small": "small", "large": "large"}},
+    "hypotheses": {
+        "h3a": {
+            "small": "small",
+            "large": "large",
+            "claimed": {"gsm8k": {"small": 3, "large": 8}, "d": {"small": 1.5, "large": 2.2}},
+        }
+    },
 }
 
 

@@ -85,9 +85,18 @@ def open_bundle(path: Path, scratch: Path, limits: Limits | None = None) -> Cont
         What is there. A zip with any refusal is not unpacked at all.
     """
     limits = limits or Limits()
-    if path.is_dir():
-        return _read_folder(path)
-    return _unpack(path, scratch, limits)
+    contents = _read_folder(path) if path.is_dir() else _unpack(path, scratch, limits)
+    return _without_top(contents)
+
+
+def _without_top(contents: Contents) -> Contents:
+    """Step into the one folder that all files lie in, as those who pack a folder again make it."""
+    tops = {name.partition("/")[0] for name in contents.hashes}
+    if len(tops) != 1 or any("/" not in name for name in contents.hashes):
+        return contents
+    top = tops.pop()
+    hashes = {name.partition("/")[2]: digest for name, digest in contents.hashes.items()}
+    return Contents(contents.folder / top, hashes, contents.refusals)
 
 
 def _read_folder(folder: Path) -> Contents:

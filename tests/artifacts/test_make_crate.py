@@ -1,0 +1,223 @@
+"""Bundles: the same bytes every time, complete, with nothing of this machine in them."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from zpdbench import cli, files, records, study
+from zpdbench.artifacts import layout, level1, manifest, secrets
+
+
+@pytest.fixture
+def results(synthetic_study: Path, tmp_path: Path) -> Path:
+    """A copy of the results folder, to be changed; its study.lock.yaml."""
+    target = tmp_path / "results"
+    shutil.copytree(synthetic_study.parent, target)
+    return target / synthetic_study.name
+
+
+def make(lock: Path, out: Path, root: Path, *extra: str) -> int:
+    command = ["make-crate", "--study", str(lock), "--workflow", str(root), "--out", str(out)]
+    return cli.main([*command, *extra])
+
+
+def test_same_bytes_from_one_run(results: Path, bundle: Path, root: Path, tmp_path: Path) -> None:
+    """Made again from a copy elsewhere, by another process with another environment."""
+    command = [sys.executable, "-m", "zpdbench.cli", "make-crate", "--study", str(results)]
+    command += ["--workflow", str(root), "--out", str(tmp_path / "again.zip")]
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Seoul", "LC_ALL": "C"}
+    subprocess.run(command, check=True, env=environment, cwd=tmp_path, capture_output=True)
+    assert (tmp_path / "again.zip").read_bytes() == bundle.read_bytes()
+
+
+def test_the_manifest_lists_every_other_file(bundle: Path) -> None:
+    with zipfile.ZipFile(bundle) as archive:
+        names = archive.namelist()
+        listed = manifest.parse(archive.read(manifest.NAME))
+        assert sorted(listed) == sorted(set(names) - {manifest.NAME})
+        assert names == sorted(names, key=str.encode)
+        assert {i.date_time for i in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+    assert not [n for n in names if ".timing." in n or ".snakemake" in n or "/logs/" in n]
+
+
+def test_metadata_is_linked_data_over_every_file(unpacked: Path) -> None:
+    value = json.loads((unpacked / layout.CRATE).read_text("utf-8"))
+    graph = {entity["@id"]: entity for entity in value["@graph"]}
+    assert len(graph) == len(value["@graph"])
+    hashes = manifest.parse((unpacked / manifest.NAME).read_bytes())
+    for name, digest in hashes.items():
+        if name != layout.CRATE:
+            assert graph[name]["sha256"] == digest
+    root = graph["./"]
+    assert graph[root["mainEntity"]["@id"]]["@type"][-1] == "ComputationalWorkflow"
+    actions = [e for e in value["@graph"] if e["@type"] == "CreateAction"]
+    assert len(actions) == 1 + len(list((unpacked / "records").rglob("*.json")))
+
+    def references(part: object) -> list[str]:
+        if isinstance(part, dict):
+            own = [part["@id"]] if set(part) == {"@id"} else []
+            return own + [r for v in part.values() for r in references(v)]
+        return [r for v in part for r in references(v)] if isinstance(part, list) else []
+
+    for entity in value["@graph"]:
+        for name in references({k: v for k, v in entity.items() if k != "@id"}):
+            assert name in graph or name.startswith("https://"), name
+
+
+def test_every_statistic_of_the_workflow_can_be_computed_again(root: Path) -> None:
+    """A table that a rule makes and level 1 does not know would be refused as foreign."""
+    verbs = {replay.verb.replace("-", "_") for replay in level1.REPLAYS}
+    assert {"aggregate_scores", "h3a", "draw_figures", *study.TABLES} <= verbs
+    assert verbs <= {v.replace("-", "_") for v in cli.VERBS}
+
+
+def test_a_result_that_its_job_did_not_make(
+    results: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = results.parent / "h3a.tsv"
+    table.write_text(table.read_text("utf-8").replace("inconclusive", "supported"), "utf-8")
+    assert make(results, tmp_path / "x.zip", root) == 2
+    assert "h3a.tsv" in capsys.readouterr().err
+    assert not (tmp_path / "x.zip").exists()
+
+
+def test_a_study_that_is_not_complete(
+    results: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (results.parent / "scores/small/zpd/s1.parquet").unlink()
+    assert make(results, tmp_path / "x.zip", root) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_smaller_bundles(results: Path, root: Path, tmp_path: Path, bundle: Path) -> None:
+    sizes = [bundle.stat().st_size]
+    for extra in (["--sample", "2"], ["--without", "adapters"], ["--without", *layout.PARTS]):
+        out = tmp_path / "x.zip"
+        assert make(results, out, root, *extra) == 0
+        sizes.append(out.stat().st_size)
+        level = "0" if "generations" in extra else "1"
+        table = tmp_path / "v.tsv"
+        assert cli.main(["verify", str(out), "--level", level, "--out", str(table)]) == 0
+    assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 4
+    # What was left out cannot be checked, and that is an outcome of its own.
+    assert cli.main(["verify", str(out), "--level", "2", "--out", str(tmp_path / "v.tsv")]) == 3
+
+
+SECRETS = {
+    "MY_SERVICE_TOKEN": "s3cr3t-value-of-a-service",
+    "AWS_SECRET_ACCESS_KEY": "abcd1234efgh5678",
+    "SOME_LONG_SETTING": "a-value-that-is-long-enough",
+}
+
+
+@pytest.mark.parametrize(
+    ("where", "what"),
+    [
+        ("trace", SECRETS["MY_SERVICE_TOKEN"]),
+        ("config", SECRETS["AWS_SECRET_ACCESS_KEY"]),
+        ("config", SECRETS["SOME_LONG_SETTING"]),
+        ("config", "hf_abcdefghijklmnopqrstuvwxyz0123"),
+        ("config", "https://user:hunter2hunter2@example.org/x"),
+        ("config", "/scratch/someone/models"),
+        ("config", "HOME"),
+        ("table", "HOME"),
+    ],
+)
+def test_planted_secrets_keep_a_bundle_from_being_written(
+    results: Path,
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    where: str,
+    what: str,
+) -> None:
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HOME", "/home/hermione")
+    text = what.replace("HOME", "/home/hermione/zpd")
+    folder = results.parent / "adapters/small/zpd/s0"
+    if where == "trace":
+        frame = pl.read_parquet(folder / "trace.parquet")
+        frame.with_columns(facts=pl.lit(text)).write_parquet(
+            folder / "trace.parquet", compression="zstd"
+        )
+    elif where == "config":
+        path = folder / "step4/adapter_config.json"
+        path.write_text(json.dumps({"peft_type": "LORA", "note": text}))
+    facts = {k: v for k, v in files.read_manifest(folder).items() if k not in ("files", "digest")}
+    if where != "table":
+        _record_again(results, folder, facts)
+    else:
+        table = results.parent / "power.tsv"
+        table.write_text(table.read_text("utf-8").replace("\n", f"\t{text}\n", 1), "utf-8")
+        record = json.loads((results.parent / "records/power.tsv.json").read_text("utf-8"))
+        record["outputs"]["power.tsv"] = files.sha256_file(table)
+        (results.parent / "records/power.tsv.json").write_text(json.dumps(record))
+    assert make(results, tmp_path / "x.zip", root, "--without", "generations") == 2
+    error = capsys.readouterr().err
+    assert "must not be published" in error and what not in error
+    assert not (tmp_path / "x.zip").exists()
+
+
+def _record_again(lock: Path, folder: Path, facts: dict[str, object]) -> None:
+    """Make the chain of records fit a changed adapter, as if it had been trained so."""
+    files.write_manifest(folder, facts)
+    name = folder.relative_to(lock.parent).as_posix()
+    digest = records.identify(folder)
+    for path in (lock.parent / "records").rglob("*.json"):
+        record = json.loads(path.read_text("utf-8"))
+        for part in ("inputs", "outputs"):
+            if name in record[part]:
+                record[part][name] = digest
+        path.write_text(json.dumps(record))
+
+
+def test_nothing_of_this_machine_is_inside(bundle: Path, root: Path) -> None:
+    unwanted = {str(root), str(Path.home()) + "/", str(bundle.parent), os.uname().nodename}
+    with zipfile.ZipFile(bundle) as archive:
+        for name in archive.namelist():
+            data = archive.read(name)
+            for text in unwanted:
+                if len(text) > 5:
+                    assert text.encode() not in data, (name, text)
+            if name.endswith(".parquet"):
+                frame = pl.read_parquet(io.BytesIO(data))
+                for column in frame.select(pl.col(pl.String)).iter_columns():
+                    assert not column.str.contains(str(root), literal=True).any()
+
+
+def test_a_private_configuration_becomes_portable() -> None:
+    from tests.artifacts.synthetic import CONFIG
+
+    value = {
+        **CONFIG,
+        "results": "/home/someone/results",
+        "data_dir": "/home/someone/data",
+        "models": {
+            "small": {"source": "local", "path": "/home/someone/models/small"},
+            "large": CONFIG["models"]["large"],
+        },
+        "generations": {"engine": "openai", "base_url": "http://user:pass@10.0.0.1/v1"},
+    }
+    text = study.lock_text(records.portable(study.parse(value)))
+    assert "someone" not in text and "10.0.0.1" not in text and "path: small" in text
+
+
+def test_secrets_are_searched_for_inside_compressed_columns(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    pl.DataFrame({"a": ["x" * 50] * 1000, "b": [["y", "the-secret"]] * 1000}).write_parquet(
+        path, compression="zstd"
+    )
+    assert secrets.scan("x.parquet", path, {b"the-secret": "a secret"}) == ["a secret"]
+    assert secrets.scan("x.parquet", path, {b"another": "a secret"}) == []
