@@ -24,8 +24,9 @@ rule make_items:
 rule make_corpus:
     input:
         study=ancient(paths.study_lock),
-        # Only their content matters, for the search for benchmark items among the examples.
-        benchmark_items=[paths.items(b) for b in study.benchmarks],
+        # Searched for among the examples. More or fewer of them is no reason to train again; another
+        # source of them is, and stands in the digest.
+        benchmark_items=[ancient(paths.items(b)) for b in study.benchmarks],
     output:
         paths.corpus(),
     log:

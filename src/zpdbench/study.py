@@ -454,7 +454,13 @@ _DEPENDS = {
     "make_checkpoint": lambda s, w: s.models[w.model].model_dump(
         mode="json", exclude={"parameters"}
     ),
-    "make_corpus": lambda s, w: s.dump("corpus"),
+    "make_corpus": lambda s, w: [
+        s.dump("corpus"),
+        {
+            name: b.model_dump(mode="json", include={"source", "definition", "revision", "tasks"})
+            for name, b in sorted(s.benchmarks.items())
+        },
+    ],
     "make_items": lambda s, w: [
         s.dump("benchmarks", w.benchmark),
         s.generations.apply_chat_template,
