@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -317,12 +319,16 @@ def test_set_order_and_addresses_are_the_same_in_every_pool() -> None:
 
 
 def test_starts_in_well_under_a_second() -> None:
-    times = []
+    """On a machine so busy that Python itself is slow to start, in a few of Python's starts."""
+    times, python = [], []
     for _ in range(3):
+        start = time.monotonic()
+        subprocess.run([sys.executable, "-I", "-S", "-c", ""], check=True)
+        python.append(time.monotonic() - start)
         start = time.monotonic()
         with Pool(workers=1):
             times.append(time.monotonic() - start)
-    assert min(times) < 1.0
+    assert min(times) < max(1.0, 20 * min(python))
 
 
 def test_calibration_and_broken_references() -> None:

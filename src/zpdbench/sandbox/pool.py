@@ -24,7 +24,7 @@ from zpdbench.sandbox import codec, root, seccomp
 from zpdbench.sandbox.program import Limits, Program, Verdict
 
 UID = GID = 65534
-START_SECONDS = 20.0
+START_SECONDS = 120.0  # a tenth of a second on an idle machine
 GRACE_SECONDS = 10.0  # above the wall limit, before a silent sandbox is killed whole
 PACKET = 65536
 _HERE = Path(__file__).parent
@@ -141,15 +141,16 @@ class Server:
             StartError: none came.
         """
         self.socket.settimeout(START_SECONDS)
+        late = False
         try:
             hello = codec.decode(self.socket.recv(PACKET), PACKET)
-        except (OSError, codec.MalformedError):
-            hello = None
+        except (OSError, codec.MalformedError) as error:
+            hello, late = None, isinstance(error, TimeoutError)
         self.socket.settimeout(None)
         if type(hello) is not dict or hello.get("kind") != "hello" or "error" in hello:
             said = str(hello.get("error")) if type(hello) is dict else self._last_words()
             self.close()
-            raise StartError(said)
+            raise StartError(f"no answer in {START_SECONDS:g} s" if late else said)
         self.missing = {str(k): str(v) for k, v in hello["layers"].items()}
         if self.mode == "bare":
             self.missing.setdefault("namespaces", "no bubblewrap sandbox could be started")
