@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from zpdbench.artifacts import frames, layout, numbers
 from zpdbench.artifacts.findings import DIFFERS, NOT_CHECKED, REPRODUCED, Table
 from zpdbench.artifacts.level0 import Bundle
 from zpdbench.artifacts.reading import BadFileError
-from zpdbench.artifacts.workshop import Workshop
+from zpdbench.artifacts.workshop import Outcome, Workshop
 from zpdbench.progress import track
 
 CLAIM = "it can be computed again"
@@ -43,12 +44,14 @@ class Replay:
         outputs: what it makes, names in the bundle.
         arguments: of the verb.
         traces: whether it reads the runs' traces.
+        wave: verbs of one wave read nothing that another of it makes.
     """
 
     verb: str
     outputs: tuple[str, ...]
     arguments: Callable[[Given], list[object]]
     traces: bool = False
+    wave: int = 0
 
 
 FIGURES = tuple(f"figures/{n}.{kind}" for n in ("curves", "effects") for kind in ("svg", "png"))
@@ -73,7 +76,7 @@ def _from_table(verb: str, table: str) -> Replay:
     def arguments(g: Given) -> list[object]:
         return ["--study", g.lock, "--scores", g.made("scores.tsv"), "--out", g.made(table)]
 
-    return Replay(verb, (table,), arguments)
+    return Replay(verb, (table,), arguments, wave=1)
 
 
 def _efficiency(g: Given) -> list[object]:
@@ -101,15 +104,19 @@ REPLAYS: tuple[Replay, ...] = (
     _from_table("ablations", "ablations.tsv"),
     _from_table("ladder", "ladder.tsv"),
     Replay("calibration", ("calibration.tsv",), _calibration),
-    Replay("efficiency", ("efficiency.tsv",), _efficiency, traces=True),
-    Replay("expected", ("expected.tsv",), _expected, traces=True),
-    Replay("draw-figures", FIGURES, _figures),
+    Replay("efficiency", ("efficiency.tsv",), _efficiency, traces=True, wave=1),
+    Replay("expected", ("expected.tsv",), _expected, traces=True, wave=2),
+    Replay("draw-figures", FIGURES, _figures, wave=1),
 )
-"""In the order in which they can run: figures are drawn from tables made again."""
+"""What reads a table reads it as it was made again, never the bundle's."""
 
 
-def check(bundle: Bundle, workshop: Workshop, table: Table) -> None:
-    """Add level 1's rows."""
+def check(bundle: Bundle, workshop: Workshop, table: Table, *, workers: int) -> None:
+    """Add level 1's rows.
+
+    Args:
+        workers: verbs run at once.
+    """
     if not _check_scores(bundle, table):
         return
     paths, study = layout.Paths("results"), bundle.study
@@ -124,31 +131,42 @@ def check(bundle: Bundle, workshop: Workshop, table: Table) -> None:
     for name in sorted(held - covered):
         table.add(1, CLAIM, name, DIFFERS, why="no verb of this version makes it")
     wanted = [replay for replay in REPLAYS if held & set(replay.outputs)]
-    with track("level 1", len(wanted), "verbs") as progress:
-        for replay in wanted:
-            names = [name for name in replay.outputs if name in held]
-            if replay.traces and not bundle.included.traces:
-                for name in names:
-                    why = "it needs the runs' traces, which the bundle was made without"
-                    table.add(1, CLAIM, name, NOT_CHECKED, why=why)
-            else:
-                _replay(bundle, workshop, replay, given, names, table)
-            progress.advance(1, replay.verb)
+    outcomes: dict[str, Outcome] = {}
+    with track("level 1", len(wanted), "verbs") as progress, ThreadPoolExecutor(workers) as pool:
+        for wave in sorted({replay.wave for replay in wanted}):
+            now = [r for r in wanted if r.wave == wave and _can_run(r, bundle)]
+            calls = [(r.verb, r.arguments(given)) for r in now]
+            for replay, outcome in zip(
+                now, pool.map(lambda call: workshop.run(*call), calls), strict=True
+            ):
+                outcomes[replay.verb] = outcome
+                progress.advance(1, replay.verb)
+    for replay in wanted:
+        names = [name for name in replay.outputs if name in held]
+        if replay.verb in outcomes:
+            _compare(bundle, workshop, replay.verb, outcomes[replay.verb], names, table)
+        else:
+            why = "it needs the runs' traces, which the bundle was made without"
+            for name in names:
+                table.add(1, CLAIM, name, NOT_CHECKED, why=why)
 
 
-def _replay(
+def _can_run(replay: Replay, bundle: Bundle) -> bool:
+    return bundle.included.traces or not replay.traces
+
+
+def _compare(
     bundle: Bundle,
     workshop: Workshop,
-    replay: Replay,
-    given: Given,
+    verb: str,
+    outcome: Outcome,
     names: Sequence[str],
     table: Table,
 ) -> None:
-    outcome = workshop.run(replay.verb, replay.arguments(given))
     for name in names:
         made = workshop.path(name)
         if outcome.code or not made.is_file():
-            why = f"zpdbench {replay.verb}: {outcome.message}"
+            why = f"zpdbench {verb}: {outcome.message}"
             table.add(1, CLAIM, name, DIFFERS, why=why)
         elif name.endswith(".tsv"):
             _compare_table(bundle, name, made, table)

@@ -104,7 +104,7 @@ def _run_levels(bundle: Bundle, workshop: Workshop, table: Table, effort: Effort
         return max(effort.seconds - (time.monotonic() - started), 1.0)
 
     levels: dict[int, Callable[[], None]] = {
-        1: lambda: level1.check(bundle, workshop, table),
+        1: lambda: level1.check(bundle, workshop, table, workers=effort.jobs),
         2: lambda: level2.check(bundle, workshop, table, workers=effort.jobs),
         3: lambda: level3.check(bundle, workshop, table, seconds=share, seed=effort.seed),
         4: lambda: level4.check(bundle, workshop, table, seconds=left(), seed=effort.seed),
