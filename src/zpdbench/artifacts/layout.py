@@ -200,7 +200,8 @@ def record_name(output: str) -> str:
 
 def required(study: Study, included: Included) -> set[str]:
     """Every file that a bundle of this study must hold."""
-    names = {STUDY, FACTS, CRATE, README, "h3a.tsv", "workflow/Snakefile"}
+    names = {STUDY, FACTS, CRATE, README, "workflow/Snakefile"}
+    names |= {"scores.tsv", "curves.tsv", "h3a.tsv"}
     for job in jobs(study):
         output = job.outputs[0]
         names.add(record_name(output))
