@@ -54,8 +54,14 @@ format: venv ## put code and rules into shape
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile rules
 
-test: venv ## all tests but those of images and Slurm, the fast ones first
-	$(BIN)/python -m pytest -q --ignore tests/workflow/test_slurm.py --ignore tests/workflow/test_apptainer.py
+# Left to test-all: what needs a cluster, images or a server of its own.
+APART := tests/workflow/test_slurm.py tests/workflow/test_apptainer.py tests/engines/test_openai.py
+
+test: venv ## all tests but those of images, Slurm and servers, the fast ones first
+	$(BIN)/python -m pytest -q $(APART:%=--ignore=%)
+
+test-all: venv ## those too
+	$(BIN)/python -m pytest -q
 
 test-fast: venv ## what takes seconds
 	$(BIN)/python -m pytest -m "not slow" -q
