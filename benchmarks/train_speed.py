@@ -149,7 +149,12 @@ def peer(args: argparse.Namespace, tokens: Any) -> tuple[list[float], list[float
 
         trainer: Any = Ordered(
             model=model,
-            args=SFTConfig(**common, max_length=args.max_tokens, packing=False),
+            args=SFTConfig(
+                **common,
+                max_length=args.max_tokens,
+                packing=False,
+                completion_only_loss=True,  # else its loss is over the prompts too
+            ),
             train_dataset=data,
             processing_class=tokenizer,
             peft_config=config,
