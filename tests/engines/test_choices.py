@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zpdbench.engines.choices import Path, paths, sums
@@ -26,12 +26,14 @@ def answers(chosen: list[Path]) -> dict[tuple[int, ...], list[dict[int, float]]]
     }
 
 
+@settings(deadline=None)
 @given(CHOICES)
 def test_sums_are_those_of_every_choice_by_itself(choices: list[list[int]]) -> None:
     expected = [sum(logprob(tuple(c[:i]), c[i]) for i in range(len(c))) for c in choices]
     assert sums(choices, answers(paths(choices))) == pytest.approx(expected)
 
 
+@settings(deadline=None)
 @given(CHOICES)
 def test_no_more_generations_than_choices(choices: list[list[int]]) -> None:
     assert 1 <= len(paths(choices)) <= len({tuple(c) for c in choices})

@@ -161,23 +161,6 @@ def test_no_more_adapters_are_let_in_than_leave_a_slot_free(
     assert len(loaded.list_adapters()) <= lora.max_loras
 
 
-def test_vllms_own_lora_products_agree(models: dict[str, Model]) -> None:
-    model = models["qwen2"]
-    requests = mixed_requests(model, prompts=4)
-    answers = []
-    for grouped in (True, False):
-        engine = open_engine(
-            "vllm",
-            model.checkpoint,
-            Settings(max_model_len=128, options={"grouped_lora": grouped, "max_num_seqs": 32}),
-        )
-        answers.append(dict(engine.ask(requests)))
-        engine.close()
-    for tag, answer in answers[0].items():
-        assert answers[1][tag].text == answer.text
-        assert answers[1][tag].logprobs == pytest.approx(answer.logprobs, abs=TOLERANCE)
-
-
 def test_changed_weights_at_the_same_path_are_another_adapter(
     served: tuple[Model, Any, dict[int, Answer]], tmp_path: Path
 ) -> None:

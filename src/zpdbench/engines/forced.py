@@ -1,7 +1,8 @@
 """Forced decoding in vLLM: a request may prescribe the tokens that it generates.
 
 Each step's log-probabilities are taken before this processor runs (`logprobs_mode:
-raw_logprobs`), so they are the model's own.
+raw_logprobs`), so they are the model's own. Being built in every worker before the LoRA layers are,
+it also brings in `zpdbench.engines.punica`, in a server as in this process.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import torch
 from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, process_dict_updates
 
+from zpdbench.engines import punica
+
 KEY = "zpdbench_forced"
 """Key of `SamplingParams.extra_args`: the ids to generate first, in order."""
 
@@ -20,6 +23,7 @@ class ForcedDecoding(LogitsProcessor):
     """Lets only the prescribed next token through, until the prescription is used up."""
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
+        punica.install()
         self.device = device
         # Row -> (prescribed ids, the row's ids so far, a list that vLLM goes on filling).
         self.rows: dict[int, tuple[list[int], list[int]]] = {}

