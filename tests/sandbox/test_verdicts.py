@@ -5,8 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -319,16 +317,13 @@ def test_set_order_and_addresses_are_the_same_in_every_pool() -> None:
 
 
 def test_starts_in_well_under_a_second() -> None:
-    """On a machine so busy that Python itself is slow to start, in a few of Python's starts."""
-    times, python = [], []
+    """One second; on a machine with more to do than cores, so much more."""
+    times = []
     for _ in range(3):
-        start = time.monotonic()
-        subprocess.run([sys.executable, "-I", "-S", "-c", ""], check=True)
-        python.append(time.monotonic() - start)
         start = time.monotonic()
         with Pool(workers=1):
             times.append(time.monotonic() - start)
-    assert min(times) < max(1.0, 20 * min(python))
+    assert min(times) < max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def test_calibration_and_broken_references() -> None:
