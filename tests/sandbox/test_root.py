@@ -33,6 +33,12 @@ def test_libraries_are_those_that_the_loader_takes() -> None:
         [loader, "--list", executable], capture_output=True, text=True, check=True
     ).stdout
     names = {line.split()[0] for line in listed.splitlines() if "=>" in line}
+    # A library that this machine loads into every program (LD_PRELOAD) is listed by its path,
+    # and what it needs beside the rest; inside the sandbox there is no such library.
+    rest = [line.split()[0] for line in listed.splitlines() if line and "=>" not in line]
+    for path in rest:
+        if path.startswith("/") and os.path.realpath(path) != os.path.realpath(loader):
+            names -= set(root.read_elf(path)[1]) - set(needed)
     bound = {Path(place).name for _, place in root.minimal_root().binds}
     assert set(needed) - {Path(loader).name} <= names <= bound | {Path(loader).name}
 
