@@ -171,9 +171,8 @@ def test_rows_of_the_hub_give_the_same_items(data_dir: Path, tmp_path: Path, tas
     assert of_hub == of_file
 
 
-@pytest.mark.parametrize("task", ["gsm8k", "kobest_copa", "astronomy"])
+@pytest.mark.parametrize("task", ["gsm8k", "humaneval", "kobest_copa", "astronomy"])
 def test_through_datasets(data_dir: Path, tmp_path: Path, task: str) -> None:
-    pytest.importorskip("datasets", reason="the package datasets is not installed")
     definition, _ = find(task)
     hub = definition.task(task).hub
     assert hub is not None
