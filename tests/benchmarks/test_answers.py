@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -98,7 +99,25 @@ def test_acc_norm_divides_by_characters() -> None:
     assert (verdict.correct, verdict.correct_norm) == (0.0, 1.0)
 
 
-@pytest.mark.parametrize("bad", [[], [-1.0], [-1.0, float("nan")], [-1.0, -1.0, -1.0]])
+def test_confidence_is_the_probability_among_the_choices() -> None:
+    def of(*logprobs: float) -> float | None:
+        return answers.judge_choice(logprobs, "0", ["a"] * len(logprobs)).confidence
+
+    assert of(math.log(0.1), math.log(0.6), math.log(0.2), math.log(0.1)) == 0.6
+    # The four letters need not be all that the model would say.
+    assert of(math.log(0.03), math.log(0.01)) == 0.75
+    assert of(-2.0, -2.0, -2.0) == pytest.approx(1 / 3, abs=1e-6)
+    assert of(-5000.0, -9000.0) == 1.0
+    assert of(-1.0, float("-inf")) == 1.0
+    # Less than what machines differ by changes no digit that is kept (but at a rounding's edge).
+    assert of(-1.0, -2.0) == of(-1.0 + 1e-9, -2.0)
+    assert answers.judge_letter("A", "0").confidence is None
+    assert answers.judge_number("#### 1", "1").confidence is None
+
+
+@pytest.mark.parametrize(
+    "bad", [[], [-1.0], [-1.0, float("nan")], [-1.0, -1.0, -1.0], [float("-inf")] * 2]
+)
 def test_log_likelihoods_that_do_not_fit_are_refused(bad: list[float]) -> None:
     with pytest.raises(ValueError, match="log-likelihoods"):
         answers.judge_choice(bad, "0", ["a", "b"])

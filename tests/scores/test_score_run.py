@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,20 @@ def test_hellaswag_has_acc_norm_and_kobest_predictions(grid: Grid) -> None:
     assert set(norm["task"]) == {"kobest_hellaswag"}
     kobest = table.filter(pl.col("benchmark") == "kobest")
     assert kobest["prediction"].to_list() == kobest["gold"].to_list()
+
+
+def test_choices_have_a_confidence_and_generated_answers_none(grid: Grid) -> None:
+    assert grid.score(grid.answers(right, [0]), condition="base") == 0
+    table = pl.read_parquet(grid.folder / "out.parquet")
+    chosen = table.filter(pl.col("benchmark").is_in(["mmlu", "kobest"]))
+    # The right choice at 0 nats, the others at -1: e / (e + n - 1) by number of choices.
+    expected = {n: round(1 / (1 + (n - 1) * math.exp(-1)), 6) for n in (2, 4)}
+    found = chosen.group_by("benchmark", "task").agg(pl.col("confidence").unique())
+    for name, task, values in found.iter_rows():
+        four = name == "mmlu" or task == "kobest_hellaswag"
+        assert values == [expected[4 if four else 2]]
+    text = table.filter(~pl.col("benchmark").is_in(["mmlu", "kobest"]))
+    assert text["confidence"].null_count() == text.height > 0
 
 
 def test_self_consistency_is_one_vote_an_item(

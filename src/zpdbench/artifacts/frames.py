@@ -32,7 +32,7 @@ SCORES = {
     **dict.fromkeys(("model", "condition", "benchmark", "task", "item_id"), _TEXT),
     **dict.fromkeys(("prediction", "gold", "status", "extracted", "template"), _TEXT),
     **dict.fromkeys(("seed", "step", "sample"), _INT),
-    **dict.fromkeys(("correct", "correct_flexible", "correct_norm"), _FLOAT),
+    **dict.fromkeys(("correct", "correct_flexible", "correct_norm", "confidence"), _FLOAT),
 }
 MAX_ROWS = 200_000_000
 

@@ -6,6 +6,7 @@ Source of extraction and comparison: EleutherAI/lm-evaluation-harness 0.4.13, ta
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ from zpdbench.benchmarks.definition import resolve
 
 TIE_MARGIN = 1e-4
 """Nats within which two log-likelihoods are not told apart across machines and batches."""
+CONFIDENCE_DIGITS = 6
 
 _STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
 _FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
@@ -32,6 +34,8 @@ class Verdict:
         extracted: what was taken for the answer; ``""`` if nothing, and for code.
         correct_flexible: 0 or 1 by the lenient extraction, where there is one.
         correct_norm: 0 or 1 by log-likelihood per character, where the harness reports that.
+        confidence: probability of the chosen answer among the choices, in [0, 1]; None where text
+            was generated or only the choice is known.
         prediction: the answer as it is compared with the gold.
     """
 
@@ -40,6 +44,7 @@ class Verdict:
     extracted: str
     correct_flexible: float | None = None
     correct_norm: float | None = None
+    confidence: float | None = None
     prediction: str = ""
 
 
@@ -118,9 +123,10 @@ def judge_choice(
         norm: also compare log-likelihood per character (the harness's acc_norm).
 
     Raises:
-        ValueError: not one number a choice.
+        ValueError: not one number a choice, or no choice that is possible at all.
     """
-    if len(logprobs) != len(choices) or any(p != p for p in logprobs):
+    whole = len(logprobs) == len(choices) and not any(p != p for p in logprobs)
+    if not whole or max(logprobs) == -math.inf:
         raise ValueError(f"{len(logprobs)} log-likelihoods of {len(choices)} choices: {logprobs}")
     best = max(range(len(choices)), key=lambda i: (logprobs[i], -i))
     tied = any(i != best and logprobs[best] - p <= TIE_MARGIN for i, p in enumerate(logprobs))
@@ -134,8 +140,23 @@ def judge_choice(
         status="tie" if tied else "ok",
         extracted=str(best),
         correct_norm=by_length,
+        confidence=chosen_probability(logprobs),
         prediction=str(best),
     )
+
+
+def chosen_probability(logprobs: Sequence[float]) -> float:
+    """The largest probability of a softmax over summed log-likelihoods: the chosen answer's.
+
+    Source: Hendrycks et al. 2021, "Measuring Massive Multitask Language Understanding", section
+    4.2 (softmax over the four letters). To six decimals: the log-likelihoods hold no more, and the
+    last bits of `exp` are a machine's own.
+
+    Args:
+        logprobs: one a choice, nats; at least one finite.
+    """
+    best = max(logprobs)
+    return round(1 / math.fsum(math.exp(p - best) for p in logprobs), CONFIDENCE_DIGITS)
 
 
 def majority(answers: Iterable[str]) -> str:

@@ -30,7 +30,7 @@ GENERATION_COLUMNS = (
 )
 COLUMNS = (
     *("model", "condition", "seed", "step", "benchmark", "task", "item_id", "sample"),
-    *("prediction", "gold", "correct", "correct_flexible", "correct_norm"),
+    *("prediction", "gold", "correct", "correct_flexible", "correct_norm", "confidence"),
     *("status", "extracted", "template"),
 )
 
@@ -224,6 +224,7 @@ def score(
                 "correct": verdict.correct,
                 "correct_flexible": verdict.correct_flexible,
                 "correct_norm": verdict.correct_norm,
+                "confidence": verdict.confidence,
                 "status": verdict.status,
                 "extracted": verdict.extracted,
                 "template": item["template"],
@@ -287,7 +288,7 @@ def write(path: Any, run: grid.Run, rows: Sequence[Row]) -> None:
     schema: dict[str, Any] = {
         **text,
         **dict.fromkeys(("seed", "step", "sample"), pl.Int64),
-        **dict.fromkeys(("correct", "correct_flexible", "correct_norm"), pl.Float64),
+        **dict.fromkeys(("correct", "correct_flexible", "correct_norm", "confidence"), pl.Float64),
     }
     named = dict(zip(("model", "condition", "seed"), run, strict=True))
     frame = pl.DataFrame(
