@@ -12,9 +12,9 @@ from pathlib import Path
 LAYERS: list[set[str]] = [
     {"errors", "__init__"},
     {"files", "progress", "hypotheses"},
-    {"grid"},
+    {"grid", "revisions"},
     {"study"},
-    {"resources", "schema", "records", "images", "cluster"},
+    {"resources", "schema", "records", "images", "cluster", "hub"},
     {"benchmarks", "sandbox", "engines", "curriculum"},
     {"embedded"},
     {

@@ -75,7 +75,7 @@ def test_schema_has_not_drifted(root: Path) -> None:
     assert (root / "config/schema.json").read_text("utf-8") == study.schema(), "make schema"
 
 
-@pytest.mark.parametrize("name", ["mini", "micro", "smol"])
+@pytest.mark.parametrize("name", ["mini", "micro", "smol", "ablations", "r4", "ladder", "laptop"])
 def test_shipped_configurations_hold_and_round_trip(root: Path, name: str, tmp_path: Path) -> None:
     loaded = study.load(root / f"config/{name}.yaml")
     lock = tmp_path / "study.lock.yaml"

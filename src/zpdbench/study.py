@@ -14,13 +14,16 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from zpdbench import files, grid
+from zpdbench import files, grid, revisions
 from zpdbench.errors import UserError
 from zpdbench.hypotheses import Hypotheses
 
 Name = Annotated[str, Field(pattern=rf"^{grid.NAME}$", max_length=64)]
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Repo = Annotated[str, Field(pattern=rf"^{revisions.REPO}$", max_length=96)]
+Commit = Annotated[str, Field(pattern=rf"^{revisions.COMMIT}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Section(BaseModel):
@@ -61,7 +64,7 @@ class GgufModel(Section):
 
 
 class LocalModel(Section):
-    """A folder in Hugging Face's layout (safetensors) on this machine."""
+    """A folder in Hugging Face's layout (safetensors), or a GGUF file, on this machine."""
 
     source: Literal["local"]
     path: str
@@ -69,12 +72,25 @@ class LocalModel(Section):
     parameters: Annotated[int | None, Field(gt=0)] = None
 
 
+class HubFile(Section):
+    """What a file of a hub's repository must be."""
+
+    sha256: Sha256
+    size: Annotated[int, Field(ge=0, description="bytes")]
+
+
 class HubModel(Section):
     """A model of the Hugging Face hub at a pinned revision."""
 
     source: Literal["hub"]
-    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
-    revision: Annotated[str | None, Field(pattern=r"^[0-9a-f]{40}$")] = None
+    repo: Repo
+    revision: Annotated[
+        Commit | None, Field(description="commit; if not said, revisions.lock.yaml's")
+    ] = None
+    files: Annotated[
+        dict[str, HubFile] | None,
+        Field(description="path -> what it must be; if not said, revisions.lock.yaml's"),
+    ] = None
     upscale: Upscale | None = None
     parameters: Annotated[int | None, Field(gt=0)] = None
 
@@ -93,16 +109,55 @@ class CorpusSource(Section):
     """Where training examples come from."""
 
     format: Literal["embedded", "alpaca", "openorca_ko", "parquet"]
-    path: Annotated[str | None, Field(description="below data_dir; none for embedded")] = None
+    path: Annotated[
+        str | None,
+        Field(description="below data_dir, or in repo (may hold *); none for embedded"),
+    ] = None
     language: Literal["en", "ko"] | None = None
     examples: Annotated[int | None, Field(gt=0, description="how many; all if not said")] = None
     license: str | None = None
+    repo: Annotated[Repo | None, Field(description="a data set of the hub")] = None
+    revision: Annotated[
+        Commit | None, Field(description="commit; if not said, revisions.lock.yaml's")
+    ] = None
+    files: Annotated[
+        dict[str, HubFile] | None,
+        Field(description="path -> what it must be; if not said, revisions.lock.yaml's"),
+    ] = None
 
     @model_validator(mode="after")
     def _path_given(self) -> Self:
         if (self.format == "embedded") == (self.path is not None):
             raise ValueError("path: is for every format but embedded")
+        if self.repo is None and (self.revision or self.files):
+            raise ValueError("repo: is missing beside revision or files")
+        if self.repo is not None and self.path is None:
+            raise ValueError("path: which file of repo is meant")
+        if self.path is not None and (Path(self.path).is_absolute() or ".." in self.path):
+            raise ValueError("path: must stay below data_dir or in repo")
         return self
+
+
+class Preparation(Section):
+    """What is done to examples before they are used; nothing unless asked for."""
+
+    near_duplicates: Annotated[
+        float | None,
+        Field(ge=0.5, le=1, description="of examples this alike (Jaccard) only the first stays"),
+    ] = None
+    check_language: Annotated[
+        bool, Field(description="leave out what is not in its source's language")
+    ] = False
+    min_characters: Annotated[int, Field(ge=0, description="of a response")] = 0
+    max_characters: Annotated[
+        int | None, Field(gt=0, description="of prompt and response together")
+    ] = None
+    drop_defects: Annotated[
+        bool, Field(description="leave out what is known to be broken in Alpaca's data")
+    ] = False
+    balance_languages: Annotated[
+        bool, Field(description="as many examples of each language as the rarest has")
+    ] = False
 
 
 class Corpus(Section):
@@ -118,6 +173,7 @@ class Corpus(Section):
     ] = "error"
     contamination: Literal["remove", "keep", "error"] = "remove"
     seed: Annotated[int, Field(ge=0)] = 0
+    prepare: Preparation = Preparation()
 
 
 class Lora(Section):
@@ -270,6 +326,19 @@ class Images(Section):
         return self
 
 
+class Hub(Section):
+    """Where files of the hub are had; changes no byte, as all are checked by hash."""
+
+    endpoint: Annotated[
+        str | None, Field(pattern=r"^https?://", description="a mirror's address; else HF_ENDPOINT")
+    ] = None
+    folder: Annotated[
+        str | None,
+        Field(description="a folder that holds OWNER/NAME/FILE and is asked first"),
+    ] = None
+    cache: Annotated[str | None, Field(description="shared by all jobs; else HF_HUB_CACHE")] = None
+
+
 class Study(Section):
     """The whole configuration."""
 
@@ -292,6 +361,7 @@ class Study(Section):
     sandbox: Sandbox = Sandbox()
     hypotheses: Hypotheses
     images: Images = Images()
+    hub: Hub = Hub()
 
     @field_validator("seeds")
     @classmethod
@@ -390,6 +460,18 @@ class Study(Section):
             raise UserError("is no folder", where=f"data_dir {given}", fix="correct the path")
         return folder
 
+    @property
+    def hub_sources(self) -> list[tuple[revisions.Kind, str, HubModel | CorpusSource]]:
+        """(kind, name in the configuration, its section) of all that is taken from the hub."""
+        found: list[tuple[revisions.Kind, str, HubModel | CorpusSource]] = []
+        for name, model in self.models.items():
+            if isinstance(model, HubModel):
+                found.append(("models", name, model))
+        for name, source in self.corpus.sources.items():
+            if source.repo is not None:
+                found.append(("datasets", name, source))
+        return found
+
     # -- what depends on what -------------------------------------------------------------------
 
     def digest(self, rule: str, wildcards: Any = None) -> str:
@@ -414,6 +496,18 @@ class Study(Section):
 
 # Where an output's content depends on a file, that file is the rule's input; only what comes from
 # the configuration itself stands here. Threads, folders and images change no bytes that count.
+def _corpus_keys(study: Study) -> Any:
+    """The corpus section less what is not said in it: a new key is no reason to make it again."""
+    corpus = study.dump("corpus")
+    if study.corpus.prepare == Preparation():
+        del corpus["prepare"]
+    for source in corpus["sources"].values():
+        for key in ("repo", "revision", "files"):
+            if source[key] is None:
+                del source[key]
+    return corpus
+
+
 def _training_keys(study: Study, wildcards: Any) -> Any:
     return [
         study.training.model_dump(mode="json", exclude={"threads"}),
@@ -455,7 +549,7 @@ _DEPENDS = {
         mode="json", exclude={"parameters"}
     ),
     "make_corpus": lambda s, w: [
-        s.dump("corpus"),
+        _corpus_keys(s),
         {
             name: b.model_dump(mode="json", include={"source", "definition", "revision", "tasks"})
             for name, b in sorted(s.benchmarks.items())
@@ -471,7 +565,7 @@ _DEPENDS = {
     "aggregate_scores": _grid_keys,
     **dict.fromkeys(("h3a", *TABLES), _statistics_keys),
     "draw_figures": _statistics_keys,
-    "make_crate": lambda s, w: s.model_dump(mode="json", exclude={"results", "data_dir"}),
+    "make_crate": lambda s, w: s.model_dump(mode="json", exclude={"results", "data_dir", "hub"}),
 }
 
 
@@ -552,12 +646,50 @@ def parse(config: Mapping[str, Any], sources: Sequence[str | Path] = ()) -> Stud
         located.append((str(source), lines))
         _merge(in_files, value)
     try:
-        return Study.model_validate(config)
+        return _with_pins(Study.model_validate(config), sources)
     except ValidationError as error:
         explained, path = _explain(error, located)
         if sources and _at(config, path) != _at(in_files, path):
             explained = UserError(explained.what, where="--config", fix=explained.fix)
         raise explained from error
+
+
+def _with_pins(study: Study, sources: Sequence[str | Path]) -> Study:
+    """Fill in revisions and files' hashes from the revisions.lock.yaml beside the files given.
+
+    Raises:
+        UserError: a table that cannot be read, or one that names another revision.
+    """
+    wanted = [(k, n, s) for k, n, s in study.hub_sources if s.revision is None or s.files is None]
+    if not wanted:
+        return study
+    tables = [
+        (path, revisions.read(path))
+        for path in dict.fromkeys(Path(s).parent / revisions.NAME for s in sources)
+        if path.is_file()
+    ]
+    models, corpus_sources = dict(study.models), dict(study.corpus.sources)
+    for kind, name, spec in wanted:
+        assert spec.repo is not None
+        for _, table in reversed(tables):
+            pin = table[kind].get(spec.repo)
+            if pin is None or pin.revision is None:
+                continue
+            if spec.revision not in (None, pin.revision):
+                continue  # the configuration means another commit than the table
+            chosen = {
+                path: HubFile(sha256=sha256, size=size)
+                for path, (sha256, size) in pin.files.items()
+                if isinstance(spec, HubModel) or revisions.matches(path, str(spec.path))
+            }
+            update = {"revision": pin.revision, "files": spec.files or chosen or None}
+            if isinstance(spec, HubModel):
+                models[name] = spec.model_copy(update=update)
+            else:
+                corpus_sources[name] = spec.model_copy(update=update)
+            break
+    corpus = study.corpus.model_copy(update={"sources": corpus_sources})
+    return study.model_copy(update={"models": models, "corpus": corpus})
 
 
 def _at(value: Any, path: Sequence[str]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def job_counts(text: str) -> dict[str, int]:
     return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.M)}
 
 
-@pytest.mark.parametrize("name", ["mini", "micro", "smol"])
+@pytest.mark.parametrize("name", ["mini", "micro", "smol", "r4", "ladder", "laptop"])
 def test_plan_counts_the_jobs_that_would_run(root: Path, tmp_path: Path, name: str) -> None:
     config = root / f"config/{name}.yaml"
     overrides = ["--config", f"results={tmp_path}"]
@@ -39,6 +40,27 @@ def test_plan_counts_the_jobs_that_would_run(root: Path, tmp_path: Path, name: s
     counts = job_counts(result.stdout + result.stderr)
     assert counts.pop("total") == sum(expected.values())
     assert counts == expected
+
+
+def test_the_r4_study_is_derived_from_its_verdict_in_seconds(root: Path, tmp_path: Path) -> None:
+    config = root / "config/r4.yaml"
+    start = time.monotonic()
+    result = dry_run(
+        root,
+        f"{tmp_path}/h3a.tsv",
+        *("--configfile", str(config), "--config", f"results={tmp_path}"),
+    )
+    assert result.returncode == 0, result.stderr
+    assert time.monotonic() - start < 10
+    expected = plan.make_plan(study.load(config)).jobs
+    needed = ("make_checkpoint", "make_items", "make_corpus", "train_adapter", "generate_chunk")
+    wanted = {rule: expected[rule] for rule in (*needed, "score_run", "h3a")}
+    counts = job_counts(result.stdout + result.stderr)
+    assert counts.pop("total") == sum(wanted.values())
+    assert counts == wanted
+    assert wanted["train_adapter"] == 40 and wanted["generate_chunk"] == 42
+    # Every part of the study is another's than the default's.
+    assert "mini-qwen" not in result.stdout
 
 
 def test_another_study_has_nothing_of_the_default(root: Path, tmp_path: Path) -> None:
