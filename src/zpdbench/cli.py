@@ -314,6 +314,16 @@ VERBS: dict[str, Verb] = {
         "zpdbench.plan",
         (_CONFIG,),
     ),
+    "pin": Verb(
+        "look up commits and files' hashes on the hub, into revisions.lock.yaml",
+        "zpdbench.hub.pin",
+        (
+            _CONFIG,
+            _arg("--lock", default=None, metavar="FILE", help="else beside the configuration"),
+            _arg("--update", action="store_true", help="move to the newest commits"),
+        ),
+        recorded=False,
+    ),
     "doctor": Verb("what this machine can do, and how to mend the rest", "zpdbench.doctor"),
     "schema": Verb("print the configuration's JSON schema", "zpdbench.schema"),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from zpdbench import files, study
 from zpdbench.checkpoints import folders, sources, upscaling
 from zpdbench.errors import UserError
-from zpdbench.study import EmbeddedModel, GgufModel, HubModel, LocalModel
+from zpdbench.hub import fetch
+from zpdbench.hub.fetch import Repository
+from zpdbench.study import EmbeddedModel, GgufModel, Hub, HubModel, LocalModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -20,10 +23,11 @@ if TYPE_CHECKING:
 
 def main(args: argparse.Namespace) -> None:
     """The verb. See `make`."""
-    spec = study.load(args.study).models.get(args.model)
+    settings = study.load(args.study)
+    spec = settings.models.get(args.model)
     if spec is None:
         raise UserError(f"no model {args.model!r} under models:", where=str(args.study))
-    make(args.model, spec, Path(args.out), threads=args.threads)
+    make(args.model, spec, Path(args.out), threads=args.threads, hub=settings.hub)
 
 
 def make(
@@ -32,8 +36,12 @@ def make(
     out: Path,
     *,
     threads: int = 1,
+    hub: Hub | None = None,
 ) -> dict[str, Any]:
     """Make a base model's folder `out` and return its manifest.
+
+    Args:
+        hub: where a hub's files are had; by default where huggingface_hub has them.
 
     Raises:
         UserError: the source is missing, damaged or not supported.
@@ -46,8 +54,10 @@ def make(
             facts = _embedded(name, spec, folder)
         elif isinstance(spec, GgufModel):
             facts = _package(spec, folder, threads)
+        elif isinstance(spec, HubModel):
+            facts = _hub(spec, folder, threads, hub or Hub())
         else:
-            facts = _folder(spec, folder, threads)
+            facts = _local(spec, folder, threads)
         config = folders.check(folder)
         facts |= {
             "model": name,
@@ -107,7 +117,11 @@ def _embedded(name: str, spec: EmbeddedModel, folder: Path) -> dict[str, Any]:
 
 
 def _package(spec: GgufModel, folder: Path, threads: int) -> dict[str, Any]:
-    path = sources.locate(spec)
+    _gguf(sources.locate(spec), spec, folder, threads)
+    return {"origin": f"{spec.package}/{spec.file}", "origin_sha256": spec.sha256}
+
+
+def _gguf(path: Path, spec: GgufModel | LocalModel, folder: Path, threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
@@ -117,20 +131,36 @@ def _package(spec: GgufModel, folder: Path, threads: int) -> dict[str, Any]:
     _save(model, folder)
     for file_name, text in sources.gguf_tokenizer(path).items():
         files.write_text(folder / file_name, text)
-    return {"origin": f"{spec.package}/{spec.file}", "origin_sha256": spec.sha256}
 
 
-def _folder(spec: LocalModel | HubModel, folder: Path, threads: int) -> dict[str, Any]:
-    if isinstance(spec, LocalModel):
-        source = sources.local_folder(spec)
-        facts = {"origin": source.name}
+def _local(spec: LocalModel, folder: Path, threads: int) -> dict[str, Any]:
+    source = sources.local_folder(spec)
+    if source.suffix == ".gguf":
+        if not source.is_file():
+            raise UserError("no such file", where=str(source), fix="correct path:")
+        _gguf(source, spec, folder, threads)
+        return {"origin": source.name, "origin_sha256": files.sha256_file(source)}
+    _take(source, spec, folder, threads)
+    return {"origin": source.name}
+
+
+def _hub(spec: HubModel, folder: Path, threads: int, hub: Hub) -> dict[str, Any]:
+    wanted = Repository("models", spec.repo, spec.revision, spec.files)
+    if spec.upscale is None:
+        fetch.fetch(wanted, folder, hub)
     else:
-        source = sources.download(spec)
-        facts = {"origin": f"{spec.repo}@{spec.revision}"}
+        with tempfile.TemporaryDirectory(prefix=".hub-", dir=folder.parent) as name:
+            fetch.fetch(wanted, Path(name), hub)
+            _take(Path(name), spec, folder, threads)
+    return {"origin": f"{spec.repo}@{spec.revision}"}
+
+
+def _take(source: Path, spec: LocalModel | HubModel, folder: Path, threads: int) -> None:
+    """Fill `folder` with a checked checkpoint folder's files, or with a deeper model of it."""
     folders.check(source)
     if spec.upscale is None:
         sources.copy_folder(source, folder)
-        return facts
+        return
     import torch
 
     torch.set_num_threads(threads)
@@ -138,7 +168,6 @@ def _folder(spec: LocalModel | HubModel, folder: Path, threads: int) -> dict[str
     for path in folders.kept_files(source):
         if not (folder / path.name).exists() and "safetensors" not in path.name:
             files.write_bytes(folder / path.name, path.read_bytes())
-    return facts
 
 
 def _deeper(model: PreTrainedModel, spec: GgufModel | LocalModel | HubModel) -> PreTrainedModel:

@@ -1,4 +1,4 @@
-"""Base models that exist already: in an installed package, a folder or on the hub."""
+"""Base models that exist already: in an installed package, a GGUF file or a folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zpdbench import files
 from zpdbench.checkpoints import folders
 from zpdbench.errors import UserError
-from zpdbench.study import GgufModel, HubModel, LocalModel
+from zpdbench.study import GgufModel, LocalModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -137,34 +137,6 @@ def gguf_tokenizer(path: Path) -> dict[str, str]:
     return texts
 
 
-def download(spec: HubModel) -> Path:
-    """A pinned revision's folder in the hub's own cache, fetched if it is not there.
-
-    Raises:
-        UserError: no revision is pinned, or it cannot be had.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    if spec.revision is None:
-        raise UserError(
-            f"{spec.repo} has no revision", fix="pin `revision:` to a commit of the repository"
-        )
-    try:
-        return Path(
-            snapshot_download(
-                spec.repo,
-                revision=spec.revision,
-                allow_patterns=["*.safetensors", "*.json", "*.txt", "*.jinja", "tokenizer.model"],
-            )
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(
-            f"{spec.repo}@{spec.revision[:8]} cannot be fetched ({type(error).__name__})",
-            fix="check the network and HF_TOKEN, or give the folder with source: local",
-        ) from error
-
-
 def copy_folder(folder: Path, out: Path) -> None:
     """Copy a checked folder's files; links (the hub's cache has them) become files."""
     for path in folders.kept_files(folder):
@@ -192,5 +164,5 @@ def load_folder(folder: Path) -> PreTrainedModel:
 
 
 def local_folder(spec: LocalModel) -> Path:
-    """The folder of a local model; `~` is the home folder."""
+    """The folder (or GGUF file) of a local model; `~` is the home folder."""
     return Path(spec.path).expanduser()

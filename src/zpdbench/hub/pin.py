@@ -1,0 +1,160 @@
+"""`zpdbench pin`: look up commits and files' hashes on the hub, and write revisions.lock.yaml."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from zpdbench import files, revisions, study
+from zpdbench.errors import UserError
+from zpdbench.hub import faults
+from zpdbench.hub.fetch import quiet
+from zpdbench.revisions import Kind, Pin
+
+# What a checkpoint consists of, at the top of its repository; never a pickle, never code.
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+_REST = (
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+    "tokenizer.model", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "merges.txt", "chat_template.jinja", "chat_template.json",
+)  # fmt: skip
+_SECOND_COPY = "consolidated*"
+# A text file larger than this is no tokenizer; it is not fetched to be hashed.
+_LARGEST_SMALL_FILE = 64 << 20
+
+
+def main(args: argparse.Namespace) -> None:
+    """Pin all that a configuration takes from the hub; entries of others stay as they are."""
+    quiet()
+    settings = study.load(*args.configfile)
+    path = Path(args.lock) if args.lock else Path(args.configfile[-1]).parent / revisions.NAME
+    table = revisions.read(path)
+    wanted = settings.hub_sources
+    if not wanted:
+        print("nothing in this configuration is taken from the hub", file=sys.stderr)
+        return
+    for kind, _, spec in wanted:
+        assert spec.repo is not None
+        known = table[kind].get(spec.repo, Pin())
+        revision = None if args.update else (spec.revision or known.revision)
+        patterns = [*_WEIGHTS, *_REST] if kind == "models" else [str(getattr(spec, "path", ""))]
+        if not args.update and spec.files and known.revision == spec.revision:
+            print(f"{spec.repo}: is pinned", file=sys.stderr)
+            continue
+        pin = look_up(kind, spec.repo, revision, patterns, settings.hub, known)
+        table[kind][spec.repo] = pin
+        # After each, so that what was looked up is kept when a later one fails.
+        revisions.write(path, table)
+        size = sum(size for _, size in pin.files.values())
+        print(
+            f"{spec.repo}: {pin.revision}, {len(pin.files)} files, {size / 1e9:.2f} GB",
+            file=sys.stderr,
+        )
+
+
+def look_up(
+    kind: Kind,
+    repo: str,
+    revision: str | None,
+    patterns: Sequence[str],
+    hub: study.Hub,
+    known: Pin | None = None,
+) -> Pin:
+    """A repository's pin, as the hub has it now.
+
+    Large files' SHA-256 stand in the hub's listing; the small ones are fetched and hashed.
+
+    Args:
+        revision: the commit; None: the newest of the main branch.
+        patterns: which files; of a data set one pattern, added to what `known` has.
+
+    Raises:
+        UserError: not there, not allowed, a damaged listing, or nothing that may be loaded.
+    """
+    quiet()
+    from huggingface_hub import HfApi, hf_hub_download
+
+    type_ = "model" if kind == "models" else "dataset"
+    api = HfApi(endpoint=hub.endpoint)
+    seen = known.seen if known is not None and known.revision == revision else None
+    try:
+        info = api.repo_info(repo, repo_type=type_, revision=revision or "main")
+        if revision is None:
+            revision = str(info.sha)
+            seen = "the hub's main branch, by zpdbench pin"
+        if info.sha != revision:
+            raise UserError(f"the hub answers with commit {str(info.sha)[:40]!r}", where=repo)
+        listed = list(api.list_repo_tree(repo, repo_type=type_, revision=revision, recursive=True))
+        chosen = _choose(repo, listed, patterns)
+        found: dict[str, tuple[str, int]] = {}
+        with tempfile.TemporaryDirectory(prefix="zpdbench-pin-") as folder:
+            for entry in chosen:
+                if entry.lfs is not None:
+                    found[entry.path] = (entry.lfs.sha256, entry.lfs.size)
+                    continue
+                if entry.size > _LARGEST_SMALL_FILE:
+                    raise UserError(f"{entry.path} has {entry.size} bytes", where=repo)
+                fetched = hf_hub_download(
+                    repo,
+                    entry.path,
+                    repo_type=type_,
+                    revision=revision,
+                    cache_dir=folder,
+                    endpoint=hub.endpoint,
+                )
+                path = Path(fetched)
+                found[entry.path] = (files.sha256_file(path), path.stat().st_size)
+    except UserError:
+        raise
+    except Exception as error:  # see fetch.py
+        raise faults.explain(error, kind, repo, revision) from error
+    if known is not None and known.revision == revision:
+        _agree(repo, known, found)
+        found = {**known.files, **found}
+    card = getattr(info, "card_data", None)
+    license_ = getattr(card, "license", None) if card is not None else None
+    return Pin(revision, found, seen, license_ if isinstance(license_, str) else _license(known))
+
+
+def _license(known: Pin | None) -> str | None:
+    return known.license if known is not None else None
+
+
+def _choose(repo: str, listed: Sequence[Any], patterns: Sequence[str]) -> list[Any]:
+    entries = [e for e in listed if getattr(e, "blob_id", None) is not None]
+    chosen = [
+        e
+        for e in entries
+        if any(revisions.matches(e.path, p) for p in patterns)
+        and not revisions.matches(e.path, _SECOND_COPY)
+    ]
+    for entry in chosen:
+        if not revisions.is_safe_path(entry.path):
+            raise UserError(f"{entry.path[:80]!r} is no plain path", where=repo)
+    weights = patterns[0] == _WEIGHTS[0]
+    if weights and not any(e.path.endswith(".safetensors") for e in chosen):
+        pickles = [e.path for e in entries if e.path.endswith((".bin", ".pt", ".pth"))]
+        raise UserError(
+            "has no weights as safetensors"
+            + (f"; {pickles[0]} is a pickle, which can run code" if pickles else ""),
+            where=repo,
+            fix="take another repository, or convert it where that is safe and use source: local",
+        )
+    if not chosen:
+        some = ", ".join(sorted(e.path for e in entries)[:5])
+        raise UserError(f"has no file {patterns[0]}", where=repo, fix=f"it has {some}, ...")
+    return sorted(chosen, key=lambda e: str(e.path))
+
+
+def _agree(repo: str, known: Pin, found: dict[str, tuple[str, int]]) -> None:
+    for path, facts in found.items():
+        if known.files.get(path, facts) != facts:
+            raise UserError(
+                f"{path} is another file than was pinned, at the same commit",
+                where=repo,
+                fix="one commit has one content: do not trust this hub or mirror",
+            )
