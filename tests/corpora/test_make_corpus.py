@@ -216,6 +216,33 @@ def test_contamination(write: Write, items: tuple[Path, str]) -> None:
         make_corpus.build(parsed(data, SOURCE, contamination="error"), [path])
 
 
+def test_items_that_are_not_asked_are_looked_for_too(
+    write: Write, items: tuple[Path, str], data_dir: Path
+) -> None:
+    """Ten GSM8K items are asked; an example is the thousandth: left out all the same."""
+    lines = (data_dir / "gsm8k" / "test.jsonl").read_text("utf-8").splitlines()
+    asked, other = (json.loads(lines[i])["question"] for i in (3, 999))
+    records: list[dict[str, Any]] = [
+        *alpaca(),
+        {"instruction": asked, "output": "#### 1"},
+        {"instruction": f"Please solve this for me. {other} Explain.", "output": "#### 1"},
+    ]
+    folder = write(records)
+    (folder / "gsm8k").symlink_to(data_dir / "gsm8k")
+    notes, digests = [], set()
+    for count in (10, 20):
+        section = {"source": "files", "items": count, "num_fewshot": 0}
+        settings = parsed(folder, SOURCE).model_dump(mode="json", exclude_unset=True)
+        settings["benchmarks"] = {"gsm8k": section}
+        asking = study.parse(settings)
+        frame, said = make_corpus.build(asking, [items[0]])
+        assert len(frame) == 30
+        notes.append(said)
+        digests.add(asking.digest("make_corpus"))
+    assert notes[0] == notes[1] == ["2 examples hold an item of gsm8k and are left out"]
+    assert len(digests) == 1, "asking more items must train nothing again"
+
+
 def test_the_embedded_corpus_holds_no_embedded_item(
     tmp_path: Path, items: tuple[Path, str]
 ) -> None:

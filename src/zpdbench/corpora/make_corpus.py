@@ -6,9 +6,9 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zpdbench import files, study
 from zpdbench.corpora import sources
@@ -45,7 +45,7 @@ def build(settings: study.Study, items: Sequence[Path] = ()) -> tuple[pl.DataFra
     that difficulty is made of. Rows are sorted by id. `split` is train or probe.
 
     Args:
-        items: items files; examples that hold one of their questions are dealt with as
+        items: items files; examples that hold a question of their benchmarks are dealt with as
             `corpus.contamination` says.
 
     Raises:
@@ -106,24 +106,47 @@ def write(path: Path, frame: pl.DataFrame, notes: Sequence[str]) -> None:
         )
 
 
+def _rows_of(path: Path, settings: study.Study) -> Iterable[Mapping[str, Any]]:
+    """benchmark, item_id, task and doc of all that an items file was chosen from."""
+    import polars as pl
+
+    from zpdbench.benchmarks.items import item_id
+    from zpdbench.corpora.make_items import definition_of, documents_of
+
+    name = path.stem
+    if name not in settings.benchmarks or settings.benchmarks[name].source == "embedded":
+        wanted = pl.read_parquet(path, columns=["benchmark", "item_id", "task", "doc"])
+        yield from wanted.iter_rows(named=True)
+        return
+    definition = definition_of(settings, name)
+    for task, docs in documents_of(settings, name).items():
+        for row, doc in enumerate(docs):
+            yield {
+                "benchmark": name,
+                "item_id": item_id(definition, task, row, doc),
+                "task": task,
+                "doc": json.dumps(doc),
+            }
+
+
 def _decontaminate(
     rows: list[sources.Row], items: Sequence[Path], settings: study.Study
 ) -> tuple[list[sources.Row], list[str]]:
     """(rows that stay, notes), by `corpus.contamination`.
 
+    All documents of a benchmark's source are looked for, not only those that are asked: so that
+    asking more of them later finds nothing new, and needs no new training.
+
     Generated examples share their templates with generated items by design, so there only equal
     texts count; elsewhere also a shared run of 13 words.
     """
-    import polars as pl
-
     from zpdbench.benchmarks import contamination
 
     texts = []
     for path in sorted(items):
         section = settings.benchmarks.get(path.stem)
-        wanted = pl.read_parquet(path, columns=["benchmark", "item_id", "task", "doc"])
         texts += contamination.texts_of(
-            wanted.iter_rows(named=True), section.definition if section else None
+            _rows_of(path, settings), section.definition if section else None
         )
     hits = []
     generated = {n for n, s in settings.corpus.sources.items() if s.format == "embedded"}

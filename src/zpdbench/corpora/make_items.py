@@ -42,16 +42,9 @@ def items_of(study: studies.Study, benchmark: str) -> list[items.Item]:
     definition = definition_of(study, benchmark)
     shots = definition.num_fewshot if section.num_fewshot is None else section.num_fewshot
     docs, pools = _documents(study, benchmark, definition, with_pool=shots > 0)
-    if section.tasks is not None:
-        if missing := sorted(set(section.tasks) - set(docs)):
-            raise UserError(
-                f"benchmarks.{benchmark}.tasks: no {missing[0]!r}",
-                fix=f"one of {', '.join(docs)}",
-            )
-        docs = {task: docs[task] for task in docs if task in section.tasks}
     return items.make_items(
         definition,
-        docs,
+        _asked_tasks(study, benchmark, docs),
         pools,
         num_fewshot=section.num_fewshot,
         max_tokens=section.max_tokens,
@@ -60,6 +53,29 @@ def items_of(study: studies.Study, benchmark: str) -> list[items.Item]:
         interim_items=section.interim_items,
         items_per=section.items_per,
     )
+
+
+def documents_of(study: studies.Study, benchmark: str) -> Docs:
+    """Every document of the tasks that a study asks, however few of them it asks.
+
+    Of an embedded benchmark, whose documents are generated, there are only those asked.
+
+    Raises:
+        UserError: a file is missing or malformed.
+    """
+    docs, _ = _documents(study, benchmark, definition_of(study, benchmark), with_pool=False)
+    return _asked_tasks(study, benchmark, docs)
+
+
+def _asked_tasks(study: studies.Study, benchmark: str, docs: Docs) -> Docs:
+    wanted = study.benchmarks[benchmark].tasks
+    if wanted is None:
+        return docs
+    if missing := sorted(set(wanted) - set(docs)):
+        raise UserError(
+            f"benchmarks.{benchmark}.tasks: no {missing[0]!r}", fix=f"one of {', '.join(docs)}"
+        )
+    return {task: docs[task] for task in docs if task in wanted}
 
 
 def _documents(
