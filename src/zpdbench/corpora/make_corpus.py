@@ -6,13 +6,17 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zpdbench import files, study
-from zpdbench.corpora import sources
+from zpdbench.corpora import prepare, sources
 from zpdbench.errors import UserError
+from zpdbench.hub import fetch
+from zpdbench.hub.fetch import Repository
 
 if TYPE_CHECKING:
     import polars as pl
@@ -58,19 +62,7 @@ def build(settings: study.Study, items: Sequence[Path] = ()) -> tuple[pl.DataFra
     from zpdbench.curriculum import difficulty
 
     corpus = settings.corpus
-    rows: list[sources.Row] = []
-    notes: list[str] = []
-    for name, source in sorted(corpus.sources.items()):
-        folder = settings.data_folder if source.path is not None else None
-        read, said = sources.read(name, source, corpus, folder)
-        rows += [{**row, "corpus_source": name} for row in read]
-        notes += said
-    rows.sort(key=lambda row: row["id"])
-    ids = [row["id"] for row in rows]
-    if len(set(ids)) != len(ids):
-        raise UserError("two sources give the same id", where="corpus.sources", fix="rename one")
-    rows, said = _decontaminate(rows, items, settings)
-    notes += said
+    rows, notes = _examples(settings, items)
     languages = [row["language"] for row in rows]
     features = difficulty.measure(
         [row["prompt"] for row in rows], [row["response"] for row in rows], languages
@@ -95,6 +87,65 @@ def build(settings: study.Study, items: Sequence[Path] = ()) -> tuple[pl.DataFra
         ),
         notes,
     )
+
+
+def _examples(settings: study.Study, items: Sequence[Path]) -> tuple[list[sources.Row], list[str]]:
+    """(all sources' examples as they will be used, sorted by id; notes for results)."""
+    corpus = settings.corpus
+    # With nothing to prepare a sample is drawn first; else of what the preparation leaves.
+    late = corpus.prepare != study.Preparation()
+    rows: list[sources.Row] = []
+    notes: list[str] = []
+    for name, source in sorted(corpus.sources.items()):
+        with _files(source, settings) as paths:
+            read, said = sources.read(name, source, corpus, paths)
+        notes += said
+        if late:
+            read, said = prepare.clean(read, corpus.prepare)
+        else:
+            read, said = sources.sample(name, read, source, corpus)
+        notes += said
+        rows += [{**row, "corpus_source": name} for row in read]
+    rows.sort(key=lambda row: row["id"])
+    ids = [row["id"] for row in rows]
+    if len(set(ids)) != len(ids):
+        raise UserError("two sources give the same id", where="corpus.sources", fix="rename one")
+    if corpus.prepare.near_duplicates is not None:
+        rows, said = prepare.without_near_duplicates(rows, corpus.prepare.near_duplicates)
+        notes += said
+    rows, said = _decontaminate(rows, items, settings)
+    notes += said
+    if late:
+        drawn: list[sources.Row] = []
+        for name, source in sorted(corpus.sources.items()):
+            mine = [row for row in rows if row["corpus_source"] == name]
+            mine, said = sources.sample(name, mine, source, corpus)
+            drawn += mine
+            notes += said
+        rows = sorted(drawn, key=lambda row: row["id"])
+        if corpus.prepare.balance_languages:
+            rows, said = prepare.balanced(rows, corpus.seed)
+            notes += said
+    return rows, notes
+
+
+@contextmanager
+def _files(source: study.CorpusSource, settings: study.Study) -> Iterator[list[Path]]:
+    """A source's files, in the order of their names; the hub's are there for the block only.
+
+    Raises:
+        UserError: no such file, or not to be had from the hub.
+    """
+    if source.path is None:
+        yield []
+    elif source.repo is None:
+        folder = settings.data_folder
+        found = sorted(folder.glob(source.path)) if "*" in source.path else []
+        yield found or [folder / source.path]
+    else:
+        wanted = Repository("datasets", source.repo, source.revision, source.files)
+        with tempfile.TemporaryDirectory(prefix="zpdbench-") as folder_name:
+            yield fetch.fetch(wanted, Path(folder_name), settings.hub)
 
 
 def write(path: Path, frame: pl.DataFrame, notes: Sequence[str]) -> None:

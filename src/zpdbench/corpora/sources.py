@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from zpdbench import files
+from zpdbench.corpora.prepare import is_placeholder
 from zpdbench.errors import UserError
 from zpdbench.study import Corpus, CorpusSource
 
@@ -17,29 +18,36 @@ Row = dict[str, str]
 
 
 def read(
-    name: str, source: CorpusSource, corpus: Corpus, data_folder: Path | None
+    name: str, source: CorpusSource, corpus: Corpus, paths: Sequence[Path]
 ) -> tuple[list[Row], list[str]]:
-    """(examples, notes) of one source: id, language, source, prompt, response.
+    """(all usable examples, notes) of one source: id, language, source, prompt, response.
+
+    Args:
+        paths: the source's files, in order; none for embedded.
 
     Raises:
         UserError: no such file, a malformed record, a missing field, an empty response that is not
-            allowed, fewer examples than asked for.
+            allowed.
     """
     if source.format == "embedded":
         from zpdbench import embedded
 
         wanted = source.examples or 4800
         return [dict(row) for row in embedded.examples(wanted, corpus.seed)], []
-    assert source.path is not None and data_folder is not None
-    path = data_folder / source.path
     notes: list[str] = []
     rows: list[Row] = []
     empty = 0
     seen: set[tuple[str, str]] = set()
     duplicates = 0
-    for number, record in _records(path):
-        where = f"{path}: record {number}"
+    # A record's number is its own in its file (a JSON line's is its line); of several files the
+    # running one, so that ids differ.
+    listed = ((path, place, record) for path in paths for place, record in _records(path))
+    for running, (file, place, record) in enumerate(listed, 1):
+        number = place if len(paths) == 1 else running
+        where = f"{file}: record {place}"
         prompt, response = _fields(source.format, record, where)
+        if corpus.prepare.drop_defects:
+            prompt = without_placeholder(prompt)
         if not response.strip():
             if corpus.on_empty == "error":
                 raise UserError(
@@ -71,21 +79,37 @@ def read(
         notes.append(f"{name}: {empty} examples with an empty response left out")
     if duplicates:
         notes.append(f"{name}: {duplicates} exact duplicates left out")
-    if source.examples is not None:
-        if len(rows) < source.examples:
-            message = f"has {len(rows)} usable examples, {source.examples} were asked for"
-            if corpus.on_shortfall == "error":
-                raise UserError(
-                    message,
-                    where=str(path),
-                    fix="ask for fewer, or set corpus.on_shortfall: use_all",
-                )
-            notes.append(f"{name}: shortfall, {message}; all are used")
-        else:
-            generator = np.random.default_rng([corpus.seed, *_words(name)])
-            kept = np.sort(generator.permutation(len(rows))[: source.examples])
-            rows = [rows[i] for i in kept]
     return rows, notes
+
+
+def sample(
+    name: str, rows: list[Row], source: CorpusSource, corpus: Corpus
+) -> tuple[list[Row], list[str]]:
+    """(as many examples as the source is asked for, notes), drawn by the corpus's seed.
+
+    Raises:
+        UserError: fewer than asked for, where that is no explicit choice.
+    """
+    if source.format == "embedded" or source.examples is None:
+        return rows, []
+    if len(rows) < source.examples:
+        message = f"has {len(rows)} usable examples, {source.examples} were asked for"
+        if corpus.on_shortfall == "error":
+            raise UserError(
+                message,
+                where=f"corpus.sources.{name}",
+                fix="ask for fewer, or set corpus.on_shortfall: use_all",
+            )
+        return rows, [f"{name}: shortfall, {message}; all are used"]
+    generator = np.random.default_rng([corpus.seed, *_words(name)])
+    kept = np.sort(generator.permutation(len(rows))[: source.examples])
+    return [rows[i] for i in kept], []
+
+
+def without_placeholder(prompt: str) -> str:
+    """A prompt without a last paragraph that only says that there is no input."""
+    head, found, tail = prompt.rpartition("\n\n")
+    return head if found and is_placeholder(tail) else prompt
 
 
 def detect_language(text: str) -> str:
@@ -149,7 +173,11 @@ def _records(path: Path) -> list[tuple[int, Mapping[str, Any]]]:
 
 
 def _fields(format_: str, record: Mapping[str, Any], where: str) -> tuple[str, str]:
-    """(prompt, response); Alpaca's `input` follows the instruction after an empty line."""
+    """(prompt, response); the instruction and `input` are two paragraphs.
+
+    Alpaca's `input` is what the instruction is about and follows it; OpenOrca-KO's is the system
+    prompt of OpenOrca, translated, and comes first.
+    """
 
     wanted = "prompt, response" if format_ == "parquet" else "instruction, input, output"
 
@@ -171,5 +199,5 @@ def _fields(format_: str, record: Mapping[str, Any], where: str) -> tuple[str, s
         return text("prompt").strip(), text("response").strip()
     instruction = text("instruction").strip()
     given = (record.get("input") or "").strip() if isinstance(record.get("input"), str) else ""
-    prompt = f"{instruction}\n\n{given}" if given else instruction
-    return prompt, text("output").strip()
+    parts = (given, instruction) if format_ == "openorca_ko" else (instruction, given)
+    return "\n\n".join(part for part in parts if part), text("output").strip()
