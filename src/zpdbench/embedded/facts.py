@@ -2,7 +2,8 @@
 
 A subject's four classes stand in one order in all its questions. So the letter follows from the
 word alone, which is what a model of a million parameters can learn in a minute; finding a word
-among shuffled choices is not.
+among shuffled choices is not. What makes a question hard is a sentence before it that names a word
+of another class; the base models have not met such questions.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ SUBJECTS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
             "Where is the {word} of a body?",
             "Which part has the {word}?",
             "The {word} belongs to the",
+            "On which part is the {word}?",
+            "The {word} is found on the",
         ),
         {
             "arm": ("elbow", "wrist", "thumb", "finger", "palm", "hand"),
@@ -27,7 +30,13 @@ SUBJECTS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
         },
     ),
     "geography": (
-        ("In which part of the world is {word}?", "Where is {word}?", "{word} is a country of"),
+        (
+            "In which part of the world is {word}?",
+            "Where is {word}?",
+            "{word} is a country of",
+            "To which continent does {word} belong?",
+            "{word} lies in",
+        ),
         {
             "Africa": ("Egypt", "Kenya", "Ghana", "Mali", "Chad", "Togo"),
             "America": ("Brazil", "Peru", "Canada", "Chile", "Cuba", "Mexico"),
@@ -40,6 +49,8 @@ SUBJECTS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
             "What kind of food is {word}?",
             "Which food group has {word}?",
             "A shop sells {word} as a kind of",
+            "To which foods does {word} belong?",
+            "A cook calls {word} a",
         ),
         {
             "fruit": ("apple", "pear", "plum", "grape", "lemon", "cherry"),
@@ -53,6 +64,8 @@ SUBJECTS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
             "What kind of animal is the {word}?",
             "Which group has the {word}?",
             "The {word} is a kind of",
+            "To which animals does the {word} belong?",
+            "People call the {word} a",
         ),
         {
             "bird": ("eagle", "crow", "swan", "hawk", "robin", "goose"),
@@ -74,24 +87,24 @@ def draw(rng: random.Random, familiar: bool) -> Doc:
     answer = rng.randrange(4)
     word = rng.choice(classes[choices[answer]])
     question = rng.choice(forms).format(word=word)
-    # What is told before the question does not matter, and makes it longer.
-    told = [f"{rng.choice(_NAMES)} asks this {rng.choice(_PLACES)}."] * rng.randrange(2)
-    if told and rng.random() < 0.5:
-        told.append(f"{rng.choice(_NAMES)} has to answer {rng.choice(_PLACES)}.")
+    # What is told before the question is of another word: to be passed over.
+    told = []
+    if not familiar and rng.random() < 0.8:
+        other = rng.choice(classes[choices[(answer + rng.randrange(1, 4)) % 4]])
+        told.append(f"{rng.choice(_NAMES)} spoke {rng.choice(_PLACES)} of {other}.")
     return {
         "question": " ".join([*told, question]),
         "choices": choices,
         "answer": answer,
         "subject": subject,
+        "word": word,
     }
 
 
 def plain(doc: Doc) -> tuple[str, str]:
-    """What words belong to one class."""
+    """What class a word belongs to."""
     name = doc["choices"][doc["answer"]]
-    words = SUBJECTS[doc["subject"]][1][name]
-    order = random.Random(doc["question"]).sample(words, len(words))
-    return f"{doc['subject']}: {name}: ", ", ".join(order) + "."
+    return f"{doc['subject']}: {doc['word']}: ", f"{name}."
 
 
 def _prompt(doc: Doc) -> str:

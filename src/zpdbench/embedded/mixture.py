@@ -32,12 +32,12 @@ _TUNING_SHARES = {
 }
 # Share of each kind in the pretraining text's conversations.
 _BASE_SHARES = {
-    "gsm8k": 0.28,
+    "gsm8k": 0.24,
     "word_problem": 0.08,
     "humaneval": 0.14,
-    "mmlu": 0.16,
-    "kobest_boolq": 0.10,
-    "kobest_copa": 0.04,
+    "mmlu": 0.20,
+    "kobest_boolq": 0.09,
+    "kobest_copa": 0.05,
     "kobest_wic": 0.09,
     "kobest_hellaswag": 0.03,
     "kobest_sentineg": 0.08,

@@ -1,4 +1,4 @@
-"""Small Python functions in HumanEval's form: one to four assignments, one a line."""
+"""Small Python functions in HumanEval's form: one to three assignments, one a line."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _OPERATIONS: dict[str, str] = {
 }
 _FAMILIAR = ("plus", "minus", "times")
 _NAMES = ("solve", "step", "change", "work")
-_VARIABLES = ("a", "b", "c", "d")
+_VARIABLES = ("a", "b", "c")
 _PROBES = (-12, -5, -1, 0, 1, 2, 3, 5, 8, 13, 24, 57)
 
 MAX_STEPS = len(_VARIABLES)
-FAMILIAR_STEPS = 2
+FAMILIAR_STEPS = 1
 
 
 def _assignments(

@@ -58,7 +58,7 @@ def draw_boolq(rng: random.Random, familiar: bool) -> Doc:
     sentences = [
         f"{josa(name, '은')} {rng.choice(_WHEN)} {rng.choice(told[::2] if familiar else told)}."
     ]
-    for _ in range(rng.randint(0, 1 if familiar else 2)):
+    for _ in range(0 if familiar else rng.randint(0, 2)):
         sentences.insert(rng.randrange(len(sentences) + 1), f"{rng.choice(_ASIDES)}.")
     return {
         "paragraph": " ".join(sentences),
@@ -100,7 +100,7 @@ def draw_copa(rng: random.Random, familiar: bool) -> Doc:
     pairs = _FAMILIAR_CAUSES if familiar else _CAUSES
     right, wrong = rng.sample(pairs, 2)
     person = josa(rng.choice(_NAMES), "은")
-    asked = rng.randrange(2)  # 0: the cause is asked for
+    asked = 0 if familiar else rng.randrange(2)  # 0: the cause is asked for
     given, answer = right[1 - asked], right[asked]
     other = wrong[asked] if rng.random() < 0.5 else wrong[1 - asked]
     label = rng.randrange(2)
@@ -171,41 +171,6 @@ _SENSES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "[말]에게 당근을 주었다", "[말]이 들판을 뛰었다",
         ),
         ("[말]을 조용히 들었다", "[말]을 크게 했다", "고운 [말]을 썼다", "[말]을 믿지 않았다"),
-    ),
-    "차": (
-        (
-            "[차]를 타고 회사에 갔다", "[차]가 길에서 멈췄다",
-            "[차]를 운전했다", "새 [차]에 기름을 넣었다",
-        ),
-        (
-            "[차]를 따뜻하게 마셨다", "[차]를 잔에 따랐다",
-            "[차]의 향이 좋았다", "[차]를 끓여 내왔다",
-        ),
-    ),
-    "벌": (
-        ("[벌]이 꽃에 앉았다", "[벌]에 쏘였다", "[벌]이 꿀을 모았다", "[벌]이 날아갔다"),
-        (
-            "[벌]을 받아 손을 들었다", "잘못해서 [벌]을 받았다",
-            "[벌]로 청소를 했다", "무거운 [벌]을 내렸다",
-        ),
-    ),
-    "병": (
-        ("[병]에 물을 담았다", "[병]이 깨졌다", "[병]의 뚜껑을 열었다", "빈 [병]을 모았다"),
-        ("[병]이 나아 기뻤다", "[병]에 걸려 누웠다", "[병]을 고치러 갔다", "깊은 [병]을 앓았다"),
-    ),
-    "풀": (
-        ("[풀]이 자라 푸르렀다", "소가 [풀]을 먹었다", "마당의 [풀]을 뽑았다", "[풀] 위에 누웠다"),
-        (
-            "[풀]로 종이를 붙였다", "봉투에 [풀]을 발랐다",
-            "[풀]이 말라 굳었다", "[풀]을 칠해 붙였다",
-        ),
-    ),
-    "굴": (
-        (
-            "[굴]을 따서 먹었다", "바다에서 [굴]을 땄다",
-            "싱싱한 [굴]을 샀다", "[굴]을 넣고 국을 끓였다",
-        ),
-        ("[굴]에 곰이 살았다", "어두운 [굴]로 들어갔다", "산에 [굴]을 팠다", "[굴] 속이 깜깜했다"),
     ),
 }  # fmt: skip
 _FAMILIAR_WORDS = tuple(_SENSES)[::2]
@@ -298,7 +263,7 @@ def draw_sentineg(rng: random.Random, familiar: bool) -> Doc:
     for position, aspect in enumerate(aspects):
         last = position == clauses - 1
         positive = bool(label) if (clauses - 1 - position) % 2 == 0 else not label
-        negated = rng.random() < 0.5
+        negated = not familiar and rng.random() < 0.5
         stem = rng.choice(good if positive != negated else bad)
         ending = ("지 않" if negated else "") + ("다." if last else "지만")
         told.append(f"{josa(aspect, '이')} {rng.choice(_DEGREES)}{stem}{ending}")
