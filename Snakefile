@@ -30,6 +30,7 @@ rule all:
             for t in ("anova", "h3b", "r1", "efficiency", "power", "expected")
         ],
         figures,
+        f"{paths.results}/report.html",
         # By itself Snakemake does not miss a deleted file whose consumers are still there.
         run_scores,
     localrule: True

@@ -51,6 +51,7 @@ localrules:
     power,
     expected,
     draw_figures,
+    report,
 
 
 # What is looked at before the first job starts, and not in a dry run: that may be made where the

@@ -28,3 +28,38 @@ rule draw_figures:
     shell:
         "zpdbench draw-figures --study {input.study} --curves {input.curves} --h3a {input.h3a}"
         " --out {output} &> {log}"
+
+
+rule report:
+    input:
+        study=ancient(paths.study_lock),
+        tables=[
+            paths.table(t)
+            for t in ("h3a", "anova", "h3b", "r1", "efficiency", "power", "expected")
+        ],
+        scores_table=[paths.table("scores"), paths.table("curves")],
+        scores=run_scores,
+        generations=[paths.generations(*chunk) for chunk in study.chunks],
+        benchmark_items=[paths.items(b) for b in study.benchmarks],
+        adapters=[paths.adapter(*run) for run in study.runs],
+        corpus=paths.corpus(study.corpus.name),
+    output:
+        f"{paths.results}/report.html",
+    log:
+        paths.log("report"),
+    benchmark:
+        paths.benchmark("report")
+    container:
+        images["stats"]
+    threads: 1
+    resources:
+        **resources.for_rule(study, "report"),
+    params:
+        digest=study.digest("report"),
+    message:
+        "The report"
+    shell:
+        "zpdbench report --study {input.study} --tables {input.tables} {input.scores_table}"
+        " --scores {input.scores} --generations {input.generations}"
+        " --items {input.benchmark_items} --adapters {input.adapters} --corpus {input.corpus}"
+        " --out {output} &> {log}"

@@ -221,6 +221,20 @@ VERBS: dict[str, Verb] = {
             _arg("--out", nargs="+", metavar="FILE", help="curves.svg effects.svg ..."),
         ),
     ),
+    "report": Verb(
+        "write report.html: verdicts, figures, items and provenance in one page",
+        "zpdbench.report.report",
+        (
+            _STUDY,
+            _arg("--tables", nargs="+", metavar="FILE", help="results tables, h3a.tsv among them"),
+            _arg("--scores", nargs="*", default=[], metavar="FILE", help="runs' files"),
+            _arg("--generations", nargs="*", default=[], metavar="FILE", help="chunks' answers"),
+            _ITEMS,
+            _arg("--adapters", nargs="*", default=[], metavar="DIR", help="runs, for their traces"),
+            _arg("--corpus", default=None, metavar="FILE", help="for the examples' difficulty"),
+            _OUT,
+        ),
+    ),
     "make-crate": Verb(
         "put a study's evidence into one file that others can verify",
         "zpdbench.artifacts.make_crate",

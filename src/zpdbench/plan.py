@@ -74,6 +74,7 @@ def make_plan(study: Study) -> Plan:
         "h3a": 1,
         **dict.fromkeys(TABLES, 1),
         "draw_figures": 1,
+        "report": 1,
         "all": 1,
     }
     kept = len(study.evaluation_steps)

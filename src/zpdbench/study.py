@@ -565,6 +565,8 @@ _DEPENDS = {
     "aggregate_scores": _grid_keys,
     **dict.fromkeys(("h3a", *TABLES), _statistics_keys),
     "draw_figures": _statistics_keys,
+    # The page shows the whole configuration.
+    "report": lambda s, w: s.model_dump(mode="json", exclude={"results", "data_dir"}),
     "make_crate": lambda s, w: s.model_dump(mode="json", exclude={"results", "data_dir", "hub"}),
 }
 

@@ -1,0 +1,311 @@
+"""The report's text: what it says, that it is escaped, linked, bilingual and the same twice."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import html
+import json
+import re
+import string
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import yaml
+
+from tests.report import material
+from zpdbench import cli, study
+from zpdbench.report import charts, evidence, explorer, report, results, sections, words
+
+VOID = {"meta", "link", "img", "br", "input", "hr"}
+
+
+class Outline(HTMLParser):
+    """Elements, identifiers and links of a page; fails where elements do not nest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.kinds: list[str] = []
+        self.attributes: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.kinds.append(tag)
+        self.attributes += given
+        self.ids += [given["id"] or ""] if "id" in given else []
+        self.links += [given["href"] or ""] if tag == "a" else []
+        self.links += ["#" + (given["data-row"] or "")] if "data-row" in given else []
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open.pop() == tag, tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def outline(text: str) -> Outline:
+    parsed = Outline()
+    parsed.feed(text)
+    assert not parsed.open
+    return parsed
+
+
+def test_page_is_well_formed_and_every_link_has_its_row(page: Path) -> None:
+    parsed = outline(page.read_text("utf-8"))
+    assert len(parsed.ids) == len(set(parsed.ids))
+    inside = {link for link in parsed.links if link.startswith("#")}
+    assert {link[1:] for link in inside} <= set(parsed.ids)
+    assert sum(link.startswith("#h3a.") for link in parsed.links) > 30
+    assert {link for link in parsed.links if not link.startswith("#")} == {"report.timing.html"}
+    for section in (
+        "verdicts", "reading", "remarks", "effects", "curves", "power", "window", "difficulty",
+        "interaction", "expected", "cost", "explorer", "provenance", "tables",
+    ):  # fmt: skip
+        assert section in parsed.ids
+
+
+def test_linked_numbers_are_those_of_the_row(page: Path, lock: Path) -> None:
+    text = page.read_text("utf-8")
+    table = results.read([study.load(lock).paths.table("h3a")])["h3a"]
+    row = table.first(benchmark="mean", scale="pp")
+    assert row is not None
+    lines = Path(study.load(lock).paths.table("h3a")).read_text("utf-8").splitlines()
+    assert lines[row.line - 1].split("\t")[1:3] == ["mean", "pp"]
+    shown = results.number(row.number("difference"), 1, sign=True)
+    assert f'<a class="n" href="#h3a.{row.line}">{shown}</a>' in text
+
+
+def test_page_needs_nothing_from_outside(page: Path) -> None:
+    text = page.read_text("utf-8")
+    parsed = outline(text)
+    assert not {"link", "img", "iframe", "object", "base"} & set(parsed.kinds)
+    assert "src" not in parsed.attributes and "style" not in parsed.attributes
+    assert not [a for a in parsed.attributes if a.startswith("on")]
+    policy = html.unescape(re.search(r'Content-Security-Policy" content="([^"]+)"', text)[1])  # type: ignore[index]
+    for tag, name in (("script", "script-src"), ("style", "style-src")):
+        body = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.S)
+        assert len(body) == 1
+        digest = base64.b64encode(hashlib.sha256(body[0].encode()).digest()).decode()
+        assert f"{name} 'sha256-{digest}'" in policy
+    assert "unsafe" not in policy and policy.startswith("default-src 'none'")
+    assert page.stat().st_size < 8e6
+
+
+def test_same_inputs_same_bytes_and_no_times(lock: Path, page: Path, tmp_path: Path) -> None:
+    again = material.write(lock, tmp_path / "report.html")
+    assert again == page.read_text("utf-8")
+    for run in study.load(lock).runs:
+        timing = Path(study.load(lock).paths.adapter(*run)) / "train.timing.json"
+        timing.write_text('{"seconds": 99.25, "peak_memory_mib": 301.0}\n', "utf-8")
+    assert material.write(lock, tmp_path / "report.html") == again
+    beside = (tmp_path / "report.timing.html").read_text("utf-8")
+    outline(beside)
+    assert "297.8" in beside and "297.8" not in again  # three seeds of 99.25 s
+
+
+def test_hostile_text_is_text(page: Path) -> None:
+    text = page.read_text("utf-8")
+    parsed = outline(text)
+    assert "<script>window.owned" not in text
+    assert parsed.kinds.count("script") == 2 and "img" not in parsed.kinds
+    assert any(material.HOSTILE in part for part in parsed.text)  # the runs' own remarks
+    assert "1787569" not in text
+
+
+@pytest.mark.parametrize("column", ["model_small", "benchmark", "note", "verdict", "treatment"])
+def test_hostile_tables_are_text(lock: Path, tmp_path: Path, column: str) -> None:
+    table = Path(study.load(lock).paths.table("h3a"))
+    lines = table.read_text("utf-8").splitlines()
+    place = lines[0].split("\t").index(column)
+    rows = [line.split("\t") for line in lines]
+    for row in rows[1:]:
+        row[place] = f'"><script>window.owned = 4</script>{row[place]}'
+    target = tmp_path / "h3a.tsv"
+    target.write_text("\n".join("\t".join(r) for r in rows) + "\n", "utf-8")
+    tables = results.read([target])
+    parsed = outline(report.render(study.load(lock), tables))
+    assert parsed.kinds.count("script") == 1
+
+
+def test_first_card_says_what_the_table_says(page: Path, lock: Path) -> None:
+    text = page.read_text("utf-8")
+    row = results.read([study.load(lock).paths.table("h3a")])["h3a"].first(
+        benchmark="mean", scale="pp"
+    )
+    assert row is not None
+    first = re.search(r'<article class="card (\w+) main">(.*?)</article>', text, re.S)
+    assert first and first[1] == row["verdict"]
+    words_ = re.sub(r"<[^>]+>", "", first[2])
+    assert results.number(row.number("difference"), 1, sign=True) in words_
+    assert results.p_said(row.number("p_value")) in html.unescape(words_)
+    assert f"{row['n_seeds']} seeds" in words_ and f"시드 {row['n_seeds']}개" in words_
+
+
+def test_remarks_name_what_went_wrong(page: Path) -> None:
+    text = re.sub(r"<[^>]+>", "", page.read_text("utf-8"))
+    assert "zpd in large: on average 70 % of each block came from outside the window" in text
+    assert "large의 zpd: 블록마다 평균 70 %" in text
+    assert "The hypotheses were not registered" in text
+
+
+def test_interim_and_exploratory_are_said(lock: Path) -> None:
+    loaded = study.load(lock)
+    tables = results.read([loaded.paths.table("h3a")])
+    row = tables["h3a"].rows[0]
+    row.values["note"] = "interim: 1 cells missing (a/b/0)"
+    found = sections.remarks(tables, evidence.Traces(), registered="exploratory")
+    joined = " ".join(map(str, found))
+    assert "Interim" in joined and "Exploratory" in joined
+
+
+def test_words_have_both_languages_and_the_same_places() -> None:
+    path = Path(words.__file__).parent / "words.yaml"
+    loaded: dict[str, dict[str, str]] = yaml.safe_load(path.read_text("utf-8"))
+    for key, texts in loaded.items():
+        assert set(texts) == set(words.LANGUAGES), key
+        places = {
+            k: {f for _, f, _, _ in string.Formatter().parse(t) if f} for k, t in texts.items()
+        }
+        assert places["en"] == places["ko"], key
+        assert "<" not in "".join(texts.values()), key
+
+
+def test_every_word_is_used_somewhere() -> None:
+    folder = Path(words.__file__).parent
+    loaded = yaml.safe_load((folder / "words.yaml").read_text("utf-8"))
+    code = "".join(
+        p.read_text("utf-8") for p in [*folder.glob("*.py"), *folder.glob("templates/*")]
+    )
+    prefixes = ("h3a_", "estimate_", "anova_", "stage_", "head_", "scale_", "filter_")
+    unused = [
+        k
+        for k in loaded
+        if not k.startswith(prefixes)
+        and not k.endswith("_question")
+        and not re.search(rf"[\"']{re.escape(k)}[\"']", code)
+    ]
+    assert unused == []
+
+
+def test_a_study_with_one_table_still_has_a_page(lock: Path) -> None:
+    tables = results.read([study.load(lock).paths.table("h3a")])
+    parsed = outline(report.render(study.load(lock), tables))
+    assert "verdicts" in parsed.ids and "window" not in parsed.ids
+
+
+def test_large_tables_are_cut_and_said(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "SHOWN_ROWS", 3)
+    tables = results.read([study.load(lock).paths.table("h3a")])
+    text = report.render(study.load(lock), tables)
+    parsed = outline(text)
+    assert {link[1:] for link in parsed.links if link.startswith("#")} <= set(parsed.ids)
+    assert "The first 3 of 15 rows" in re.sub(r"<[^>]+>", "", text)
+
+
+def unpack(packed: str) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(gzip.decompress(base64.b64decode(packed)))
+    return value
+
+
+def test_explorer_holds_the_pairs_of_the_final_step(lock: Path) -> None:
+    loaded = study.load(lock)
+    paths = loaded.paths
+    scores = [paths.scores(*run) for run in loaded.all_runs]
+    answers = [paths.generations(*c) for c in loaded.chunks]
+    pairs = explorer.pair(scores, answers, treatment="zpd", control="random")
+    items = evidence.read_items([paths.items(b) for b in loaded.benchmarks])
+    assert pairs.height == 2 * 3 * len(items)
+    found = explorer.pack(pairs, items, {"kobest": "ko"})
+    data = unpack(found.packed)
+    assert found.pairs == found.all_pairs == len(data["pairs"]["item"]) == pairs.height
+    one = pl.read_parquet(paths.scores("large", "zpd", 1))
+    one = one.filter((pl.col("step") == one["step"].max()) & (pl.col("benchmark") == "mmlu"))
+    right = {r["item_id"]: r["correct"] for r in one.to_dicts()}
+    place = data["models"].index("large"), data["seeds"].index("1")
+    shown = {
+        data["items"]["id"][i]: data["pairs"]["b"][n]
+        for n, i in enumerate(data["pairs"]["item"])
+        if (data["pairs"]["model"][n], data["pairs"]["seed"][n]) == place
+        and data["items"]["benchmark"][i] == "mmlu"
+    }
+    assert shown == right
+    assert any(material.HOSTILE in s for s in data["strings"])
+
+
+def test_explorer_leaves_out_whole_seeds_and_cuts_texts() -> None:
+    rows = [
+        {
+            "model": m, "seed": s, "benchmark": "gsm8k", "task": "t", "item_id": str(i),
+            **{f"{side}_{k}": v for side in "ab" for k, v in (
+                ("correct", 1.0), ("status", "ok"), ("prediction", ""), ("text", f"{s}{i}" * 900),
+            )},
+        }
+        for m in ("x", "y") for s in range(3) for i in range(10)
+    ]  # fmt: skip
+    pairs = pl.DataFrame(rows)
+    items = [
+        {"benchmark": "gsm8k", "task": "t", "item_id": str(i), "prompt": "q" * 5000 + "end"}
+        for i in range(10)
+    ]
+    found = explorer.pack(pairs, items, {}, max_pairs=45, budget=40_000)
+    assert (found.pairs, found.all_pairs) == (40, 60)
+    data = unpack(found.packed)
+    assert data["seeds"] == ["0", "1"]
+    prompt = data["strings"][data["items"]["prompt"][0]]
+    assert prompt.endswith("end") and "more] …" in prompt and len(prompt) < found.limit + 40
+    assert sum(map(len, data["strings"])) < 50_000
+    fewer = explorer.pack(pairs, items, {}, max_pairs=7)
+    assert 0 < fewer.pairs <= 7
+    assert explorer.pack(pl.DataFrame(), items, {}).packed == ""
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0, 100, (0, 20, 40, 60, 80, 100)), (-1, 1, (-1, -0.5, 0, 0.5, 1)), (3, 3, (3,))],
+)
+def test_ticks_are_round(low: float, high: float, expected: tuple[float, ...]) -> None:
+    assert charts.ticks(low, high) == expected
+
+
+def test_charts_survive_undefined_values() -> None:
+    nan = float("nan")
+    chart = charts.line_chart(
+        [charts.Line("x", 0, [charts.Point(1, nan), charts.Point(nan, 2)])],
+        name="n", x_label={"": "x"}, y_label={"": "y"},
+    )  # fmt: skip
+    forest = charts.forest(
+        [charts.ForestRow({"": "r"}, [(0, charts.Point(nan, 0)), (1, charts.Point(1.0, 0))])],
+        name="n", x_label={"": "x"},
+    )  # fmt: skip
+    assert "nan" not in chart + forest and "inf" not in chart + forest
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.5, "0.500"), (0.00005, "< 0.0001"), (0.99999, "> 0.999"), (0.0004, "0.0004")],
+)
+def test_p_values_read_well(value: float, text: str) -> None:
+    assert results.p_value(value) == text
+
+
+def test_missing_table_is_one_line(
+    lock: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["report", "--study", str(lock), "--tables", str(tmp_path / "h3a.tsv")]
+    assert cli.main([*arguments, "--out", str(tmp_path / "r.html")]) == 2
+    assert "cannot be read" in capsys.readouterr().err
