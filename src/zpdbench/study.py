@@ -566,7 +566,7 @@ _DEPENDS = {
     **dict.fromkeys(("h3a", *TABLES), _statistics_keys),
     "draw_figures": _statistics_keys,
     # The page shows the whole configuration.
-    "report": lambda s, w: s.model_dump(mode="json", exclude={"results", "data_dir"}),
+    "report": lambda s, w: s.model_dump(mode="json", exclude={"results", "data_dir", "hub"}),
     "make_crate": lambda s, w: s.model_dump(mode="json", exclude={"results", "data_dir", "hub"}),
 }
 

@@ -138,7 +138,7 @@ def provenance_of(
         for r in found
     )
     code = sorted({str(r.get("code", ""))[:16] for r in found} | {records.code_digest()[:16]})
-    portable = records.portable(study).model_dump(mode="json")
+    portable = _settings(study)
     rows: list[tuple[Markup, list[str]]] = [
         (words("prov_code"), [f"{__version__}, {c}" for c in code]),
         (words("prov_hypotheses"), [study.hypotheses.digest()]),
@@ -155,6 +155,11 @@ def provenance_of(
     hashes = [f"{p.name} {files.sha256_file(p)}" for p in sorted(table_paths)]
     rows.append((words("prov_tables"), hashes))
     return [(head, [line for line in lines if line]) for head, lines in rows]
+
+
+def _settings(study: Study) -> dict[str, Any]:
+    """What changes a result: no folder of this machine, nor where files are fetched from."""
+    return records.portable(study).model_dump(mode="json", exclude={"hub"})
 
 
 def main(args: argparse.Namespace) -> None:
@@ -197,9 +202,7 @@ def main(args: argparse.Namespace) -> None:
             provenance=provenance_of(
                 study, table_paths, found, checkpoints, first["registered"] if first else "none"
             ),
-            configuration=yaml.safe_dump(
-                records.portable(study).model_dump(mode="json"), sort_keys=True, allow_unicode=True
-            ),
+            configuration=yaml.safe_dump(_settings(study), sort_keys=True, allow_unicode=True),
             timing_name=timing.name,
         ),
     )
