@@ -52,24 +52,34 @@ class EmbeddedModel(Section):
     parameters: Annotated[int | None, Field(gt=0, description="for plans; else counted")] = None
 
 
-class GgufModel(Section):
+class MadeElsewhere(Section):
+    """What all models have in common that are not made here."""
+
+    upscale: Upscale | None = None
+    parameters: Annotated[int | None, Field(gt=0)] = None
+
+    @field_validator("upscale")
+    @classmethod
+    def _not_trained_on(cls, value: Upscale | None) -> Upscale | None:
+        if value is not None and value.steps:
+            raise ValueError("upscale.steps: only embedded models are trained on; set it to 0")
+        return value
+
+
+class GgufModel(MadeElsewhere):
     """A model out of a GGUF file that an installed Python package carries."""
 
     source: Literal["package"]
     package: str
     file: str
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    upscale: Upscale | None = None
-    parameters: Annotated[int | None, Field(gt=0)] = None
 
 
-class LocalModel(Section):
+class LocalModel(MadeElsewhere):
     """A folder in Hugging Face's layout (safetensors), or a GGUF file, on this machine."""
 
     source: Literal["local"]
     path: str
-    upscale: Upscale | None = None
-    parameters: Annotated[int | None, Field(gt=0)] = None
 
 
 class HubFile(Section):
@@ -79,7 +89,7 @@ class HubFile(Section):
     size: Annotated[int, Field(ge=0, description="bytes")]
 
 
-class HubModel(Section):
+class HubModel(MadeElsewhere):
     """A model of the Hugging Face hub at a pinned revision."""
 
     source: Literal["hub"]
@@ -91,8 +101,6 @@ class HubModel(Section):
         dict[str, HubFile] | None,
         Field(description="path -> what it must be; if not said, revisions.lock.yaml's"),
     ] = None
-    upscale: Upscale | None = None
-    parameters: Annotated[int | None, Field(gt=0)] = None
 
 
 Model = Annotated[EmbeddedModel | GgufModel | LocalModel | HubModel, Field(discriminator="source")]

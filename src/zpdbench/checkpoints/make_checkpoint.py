@@ -172,11 +172,6 @@ def _take(source: Path, spec: LocalModel | HubModel, folder: Path, threads: int)
 
 def _deeper(model: PreTrainedModel, spec: GgufModel | LocalModel | HubModel) -> PreTrainedModel:
     assert spec.upscale is not None
-    if spec.upscale.steps:
-        raise UserError(
-            "upscale.steps: only embedded models are trained on",
-            fix="set it to 0; fine-tuning follows",
-        )
     return upscaling.upscale(model, spec.upscale.drop)
 
 

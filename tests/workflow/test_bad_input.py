@@ -1,0 +1,199 @@
+"""Every kind of bad input, through the real command: one clear line, a code that is not 0, no rest."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import struct
+import subprocess
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from tests import tiny
+from tests.micro import SNAKEMAKE
+
+Study = dict[str, Any]
+ITEM = '{"question": "How many?", "answer": "2\\n#### 2"}\n'
+RECORD = {"instruction": "Count.", "input": "", "output": "1, 2."}
+
+
+class Case(NamedTuple):
+    """`spoil` gets the study and an empty data folder, and changes what it likes."""
+
+    name: str
+    spoil: Callable[[Study, Path], None]
+    target: str
+    says: str
+    before_any_job: bool = True
+
+
+def _set(*path: Any) -> Callable[[Study, Path], None]:
+    *parents, key, value = path
+
+    def spoil(study: Study, _: Path) -> None:
+        section = study
+        for parent in parents:
+            section = section[parent]
+        section[key] = value
+
+    return spoil
+
+
+def _local(change: Callable[[Path], None]) -> Callable[[Study, Path], None]:
+    def spoil(study: Study, folder: Path) -> None:
+        checkpoint = tiny.save_checkpoint(folder / "base", "qwen2")
+        change(checkpoint)
+        study["models"]["mini-qwen"] = {"source": "local", "path": str(checkpoint)}
+
+    return spoil
+
+
+def _truncate(checkpoint: Path) -> None:
+    path = checkpoint / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _long_header(checkpoint: Path) -> None:
+    path = checkpoint / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", 1 << 60) + path.read_bytes()[8:])
+
+
+def _corpus(*records: Any) -> Callable[[Study, Path], None]:
+    def spoil(study: Study, folder: Path) -> None:
+        (folder / "data.json").write_text(json.dumps([*[RECORD] * 40, *records]), "utf-8")
+        study["corpus"]["sources"] = {"own": {"format": "alpaca", "path": "data.json"}}
+
+    return spoil
+
+
+def _items(text: str) -> Callable[[Study, Path], None]:
+    def spoil(study: Study, folder: Path) -> None:
+        (folder / "gsm8k").mkdir()
+        (folder / "gsm8k/test.jsonl").write_text(text, "utf-8")
+        (folder / "gsm8k/train.jsonl").write_text(ITEM * 8, "utf-8")
+        study["benchmarks"]["gsm8k"]["source"] = "files"
+
+    return spoil
+
+
+def _no_permission(study: Study, folder: Path) -> None:
+    # Root may write anywhere, but not below a file.
+    if os.geteuid() == 0:
+        (folder / "closed").write_text("")
+    else:
+        (folder / "closed").mkdir(mode=0o555)
+    study["results"] = str(folder / "closed/results")
+
+
+CORPUS, ITEMS = "corpora/mini.parquet", "items/gsm8k.parquet"
+CASES = [
+    Case("unknown key", _set("training", "learning_rat", 1), "all", r":\d+: training.learning_rat"),
+    Case("missing model", _set("hypotheses", "h3a", "small", "qwen"), "all", "no model 'qwen'"),
+    Case("no seeds", _set("seeds", []), "all", r":\d+: seeds: .*at least 1"),
+    Case("negative rate", _set("training", "learning_rate", -0.1), "all", "greater than 0"),
+    Case("one seed twice", _set("seeds", [1, 1]), "all", "each seed once"),
+    Case("a name twice", _set("twice", "models"), "all", "models is given twice"),
+    Case("unknown order", _set("conditions", "zpd", "order", "zdp"), "all", "zdp"),
+    Case(
+        "more training after up-scaling of a model that is not made here",
+        lambda study, _: study["models"].update(
+            {"mini-solar": {"source": "local", "path": "x", "upscale": {"drop": 1, "steps": 5}}}
+        ),
+        "all",
+        "upscale.steps: only embedded models are trained on",
+    ),
+    Case("no checkpoint", _local(lambda c: (c / "config.json").unlink()), "all", "no checkpoint"),
+    Case("truncated checkpoint", _local(_truncate), "all", r"model\.safetensors.*(trunc|cut|short)"),
+    Case("unreadable checkpoint", _local(_long_header), "all", r"model\.safetensors"),
+    Case(
+        "no tokenizer",
+        _local(lambda c: (c / "tokenizer.json").unlink()),
+        "all",
+        "no tokenizer.json",
+    ),
+    Case("no permission", _no_permission, "all", "set results: to a folder of yours"),
+    Case(
+        "too little memory for the KV cache",
+        _set("generations", "kv_cache_gib", 1e-4),
+        "all",
+        "generations.kv_cache_gib",
+    ),
+    Case(
+        "no file of the corpus",
+        lambda study, _: study["corpus"].update(
+            sources={"own": {"format": "alpaca", "path": "none.json"}}
+        ),
+        "all",
+        "no file none.json",
+    ),
+    Case(
+        "a missing column",
+        _corpus({"instruction": "Count.", "input": ""}),
+        CORPUS,
+        "record 41: no field 'output'",
+        before_any_job=False,
+    ),
+    Case(
+        "an empty response",
+        _corpus({**RECORD, "output": " "}),
+        CORPUS,
+        "record 41: the response is empty",
+        before_any_job=False,
+    ),
+    Case(
+        "a malformed line",
+        _items(ITEM * 2 + '{"question": "How\n'),
+        ITEMS,
+        r"test\.jsonl:3: ",
+        before_any_job=False,
+    ),
+    Case(
+        "an item without an answer",
+        _items(ITEM + ITEM.replace("#### ", "")),
+        ITEMS,
+        r"test\.jsonl:2: item without an answer",
+        before_any_job=False,
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_bad_input_is_one_clear_line(case: Case, root: Path, tmp_path: Path) -> None:
+    study = deepcopy(yaml.safe_load((root / "config/micro.yaml").read_text("utf-8")))
+    data = tmp_path / "data"
+    data.mkdir()
+    study |= {"results": str(tmp_path / "results"), "data_dir": str(data)}
+    case.spoil(study, data)
+    twice = study.pop("twice", None)
+    config = tmp_path / "study.yaml"
+    text = yaml.safe_dump(study)
+    if twice:
+        text += yaml.safe_dump({twice: study[twice]})
+    config.write_text(text, "utf-8")
+    results = Path(study["results"])
+    target = case.target if case.target == "all" else str(results / case.target)
+    command = [SNAKEMAKE, "--snakefile", str(root / "Snakefile"), "--directory", str(tmp_path)]
+    result = subprocess.run(
+        [*command, "--cores", "1", target, "--configfile", str(config)],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        env={**os.environ, "ZPDBENCH_CACHE": str(tmp_path / "cache")},
+    )
+    output = result.stdout + result.stderr
+    assert result.returncode != 0, output
+    lines = [line for line in output.splitlines() if re.search(case.says, line)]
+    assert lines, output
+    assert "Traceback" not in output
+    assert "make_checkpoint" not in output or not case.before_any_job or "localrule" not in output
+    left = {p.name for p in results.rglob("*") if p.is_file()} if results.is_dir() else set()
+    # Logs, Snakemake's timings and the checked configuration; of results nothing, not even a part.
+    assert all(n.endswith((".log", ".tsv", ".json")) or n == "study.lock.yaml" for n in left), left
+    if case.before_any_job:
+        assert left <= {"study.lock.yaml"}
