@@ -14,7 +14,7 @@ LAYERS: list[set[str]] = [
     {"files", "progress", "hypotheses"},
     {"grid", "revisions"},
     {"study"},
-    {"resources", "schema", "records", "images", "cluster", "hub"},
+    {"resources", "schema", "records", "images", "cluster", "hub", "hardware"},
     {"benchmarks", "sandbox", "engines", "curriculum"},
     {"embedded"},
     {
@@ -27,6 +27,7 @@ LAYERS: list[set[str]] = [
         "report",
         "artifacts",
     },
+    {"estimate"},
     {"plan", "doctor", "preflight"},
     {"cli"},
 ]

@@ -326,7 +326,18 @@ VERBS: dict[str, Verb] = {
     "plan": Verb(
         "what would run: cells, jobs, tokens, memory, disk, statistical power",
         "zpdbench.plan",
-        (_CONFIG,),
+        (
+            _CONFIG,
+            _arg(
+                "--hardware",
+                nargs="*",
+                default=None,
+                metavar="NAME",
+                help="rtx4090 a100 h100 mac-mini-m4-pro mac-studio-m3-ultra cpu; else what fits",
+            ),
+            _arg("--price", type=float, default=None, help="of a device-hour, in your currency"),
+            _arg("--devices", type=int, default=1, help="at once, for days"),
+        ),
     ),
     "pin": Verb(
         "look up commits and files' hashes on the hub, into revisions.lock.yaml",

@@ -1,14 +1,23 @@
-"""`zpdbench plan`: what a configuration would run, before anything runs."""
+"""`zpdbench plan`: what a configuration would run and cost, before anything runs."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from zpdbench import resources
-from zpdbench.study import TABLES, Study, load
+from zpdbench import estimate, resources
+from zpdbench.errors import UserError
+from zpdbench.hardware import MACHINES, Machine
+from zpdbench.study import TABLES, EmbeddedModel, HubModel, Study, load
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_LEAST_PROBE = 64
 
 
 @dataclass(frozen=True)
@@ -22,7 +31,7 @@ class Plan:
         steps: optimiser steps over all runs.
         examples: training examples seen over all runs.
         memory_mb: model -> (training, serving) memory in MiB, as asked of a scheduler.
-        disk_gib: adapters, checkpoints and answers, roughly, in GiB.
+        disk_gb: what is kept -> 10^9 bytes, roughly.
         warnings: what a reader of the results would want to have known before.
     """
 
@@ -32,30 +41,118 @@ class Plan:
     steps: int
     examples: int
     memory_mb: dict[str, tuple[int, int]]
-    disk_gib: float
+    disk_gb: dict[str, float]
     warnings: list[str]
 
 
-def _warnings(study: Study) -> list[str]:
-    warnings = []
-    training = study.training
+def unpinned(study: Study) -> list[str]:
+    """What is taken from the hub and cannot be loaded yet, a line each."""
+    lines = []
+    for _, name, spec in study.hub_sources:
+        if spec.revision is None:
+            lines.append(f"{name}: no revision of {spec.repo} is pinned; `zpdbench pin`")
+        elif not spec.files:
+            lines.append(
+                f"{name}: {spec.repo} is pinned to {spec.revision[:8]}, its files' hashes are not; "
+                "`zpdbench pin`"
+            )
+    return lines
+
+
+def _window_warnings(study: Study) -> Iterator[str]:
     for name, condition in study.conditions.items():
         every = condition.options.get("update_every")
         smoothing = condition.options.get("smoothing", 0.9)
         if condition.order == "zpd" and every:
-            updates = max(1, -(-training.steps // int(every)))
+            updates = max(1, -(-study.training.steps // int(every)))
             carried = float(smoothing) ** (updates - 1)
             if carried > 0.1:
-                warnings.append(
+                yield (
                     f"{name}: after {updates} updates the smoothed competence still carries "
                     f"{100 * carried:.0f} % of its first value; the window lags the model"
                 )
-    if len(study.seeds) < 10:
-        warnings.append(
-            f"{len(study.seeds)} seeds: a difference between two effects needs about 50 for 80 % "
-            "power at d 1.5 against 2.2"
+    if study.corpus.probe < _LEAST_PROBE:
+        yield (
+            f"corpus.probe: {study.corpus.probe} examples tell competence coarsely; the adaptive "
+            "window answers to changes of 1 %"
         )
-    return warnings
+
+
+def _data_warnings(study: Study) -> Iterator[str]:
+    for name, source in study.corpus.sources.items():
+        public = estimate.PUBLISHED.get(source.repo or "")
+        if public and source.examples and source.examples > public:
+            then = (
+                "all are used, and every result says so"
+                if study.corpus.on_shortfall == "use_all"
+                else "set corpus.on_shortfall: use_all, or the run will stop"
+            )
+            yield f"{name}: {source.examples:,} examples asked, {public:,} are public; {then}"
+    for model in study.models:
+        for name, source in study.corpus.sources.items():
+            mean = estimate.source_tokens(study, model, source)
+            if mean > 0.75 * study.training.max_tokens:
+                yield (
+                    f"{name}: about {mean:,.0f} tokens an example in {model}'s tokenizer, where "
+                    f"max_tokens is {study.training.max_tokens:,}: many are cut or left out"
+                )
+    yield from unpinned(study)
+
+
+def _family(study: Study, model: str) -> str:
+    spec = study.models[model]
+    if isinstance(spec, HubModel):
+        return spec.repo.split("-")[0].lower()
+    if isinstance(spec, EmbeddedModel):
+        return spec.architecture + (", depth up-scaled" if spec.upscale else "")
+    return spec.source
+
+
+def _hypothesis_warnings(study: Study) -> Iterator[str]:
+    h3a = study.hypotheses.h3a
+    if h3a is None:
+        return
+    small, large = _family(study, h3a.small), _family(study, h3a.large)
+    if small != large:
+        yield (
+            f"{h3a.small} and {h3a.large} differ in more than size ({small}; {large}): a "
+            "difference between them is not one of size alone (config/ladder.yaml has one family)"
+        )
+    sizes = [estimate.parameters(study, m) for m in (h3a.small, h3a.large)]
+    if sizes[0] >= sizes[1]:
+        yield f"{h3a.large} is not larger than {h3a.small} (give parameters: where unknown)"
+    from zpdbench.statistics import power_table
+
+    for row in power_table.plan(h3a, len(study.seeds)):
+        if row["is_planned"] and row["power"] < 0.8:
+            yield (
+                f"{row['n_seeds']} seeds: power {row['power']:.2f} for the claimed difference "
+                f"{row['claimed_difference']:.2g} of two d, smallest difference found with 0.80 is "
+                f"{row['mde_80']:.2g}; {row['seeds_for_80']:,} seeds would do"
+            )
+
+
+def _memory_warnings(study: Study) -> Iterator[str]:
+    # The hardware that the study's authors name: (up to so many parameters, method, GB).
+    for ceiling, method, stated in (
+        (8e9, "lora", 16), (1.2e10, "lora", 24), (8e9, "full", 28), (1.2e10, "full", 40),
+    ):  # fmt: skip
+        for model in study.models:
+            size = estimate.parameters(study, model)
+            if not (6e9 if ceiling == 8e9 else 9e9) < size < ceiling:
+                continue
+            needed = estimate.train_gb(study, model, method, micro_batch=1)
+            if needed > stated:
+                what = "LoRA" if method == "lora" else "full fine-tuning with Adam"
+                yield (
+                    f"{model}: {what} needs {needed:.0f} GB even one example at a time; the "
+                    f"{stated} GB often named are too small"
+                )
+
+
+def _warnings(study: Study) -> list[str]:
+    parts = (_window_warnings, _data_warnings, _hypothesis_warnings, _memory_warnings)
+    return [warning for part in parts for warning in part(study)]
 
 
 def make_plan(study: Study) -> Plan:
@@ -77,14 +174,6 @@ def make_plan(study: Study) -> Plan:
         "report": 1,
         "all": 1,
     }
-    kept = len(study.evaluation_steps)
-    disk = 0.0
-    for model in study.models:
-        parameters = resources.parameters(study, model)
-        # LoRA of rank r on all linear layers holds about 2 r sqrt(12 N L) values; one part in 150
-        # at rank 8 for models of 0.1 to 10 billion parameters, more in tiny ones.
-        adapter = parameters / 150 * study.training.lora.rank / 8 * 4
-        disk += parameters * 4 + adapter * kept * len(study.conditions) * len(study.seeds)
     return Plan(
         jobs=jobs,
         points=points,
@@ -94,26 +183,128 @@ def make_plan(study: Study) -> Plan:
         memory_mb={
             m: (resources.train_mb(study, m), resources.serve_mb(study, m)) for m in study.models
         },
-        disk_gib=disk / 2**30,
+        disk_gb=estimate.disk_gb(study),
         warnings=_warnings(study),
     )
 
 
-def _print(plan: Plan, study: Study) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _machines(study: Study, asked: Sequence[str] | None) -> list[str]:
+    if asked:
+        if unknown := sorted(set(asked) - {*MACHINES, "cpu"}):
+            raise UserError(
+                f"no machine {unknown[0]!r}", where="--hardware", fix=", ".join([*MACHINES, "cpu"])
+            )
+        return list(asked)
+    real = any(resources.gpus(study, m) for m in study.models)
+    return list(MACHINES) if real else ["cpu"]
 
-    console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+
+def _size(study: Study, console: Console, plan: Plan) -> None:
     console.print(
         f"{len(study.models)} models x {len(study.conditions)} conditions x "
         f"{len(study.seeds)} seeds, {len(study.benchmarks)} benchmarks, evaluated at "
         f"{len(study.served_steps)} steps: {plan.points:,} adapters and bases, "
         f"{plan.cells:,} cells"
     )
+    trained = scored = flop = read = written = 0.0
+    for model in study.models:
+        asked = estimate.answer_tokens(study, model)
+        read, written = read + asked[0], written + asked[1]
+        for condition in study.conditions:
+            t, s = estimate.training_tokens(study, model, condition)
+            trained += t * len(study.seeds)
+            scored += s * len(study.seeds)
+            flop += estimate.train_flop(study, model, condition) * len(study.seeds)
     console.print(
-        f"{plan.steps:,} optimiser steps, {plan.examples:,} examples; about "
-        f"{plan.disk_gib:.2g} GiB of disk"
+        f"{plan.steps:,} optimiser steps, {plan.examples:,} examples: about {trained:.2g} tokens "
+        f"trained on, {scored:.2g} scored for zpd, {flop:.2g} floating-point operations; "
+        f"evaluation reads {read:.2g} tokens and writes {written:.2g}"
     )
+    disk = ", ".join(f"{name} {value:.3g}" for name, value in plan.disk_gb.items() if value)
+    console.print(f"disk: about {sum(plan.disk_gb.values()):.3g} GB ({disk})")
+
+
+def _hours(
+    study: Study, console: Console, machines: Sequence[str], price: float | None, devices: int
+) -> None:
+    from rich.table import Table
+
+    columns = ["device", "model", "train h", "serve h", "days", "LoRA GB", "full GB", "serve GB"]
+    table = Table(*columns, *(["cost"] if price else []), box=None, pad_edge=False)
+    for key in machines:
+        if key == "cpu":
+            continue
+        machine = MACHINES[key]
+        for model in study.models:
+            train = estimate.train_hours(study, model, machine)
+            serve = estimate.serve_hours(study, model, machine)
+            memory = [
+                _fits(estimate.train_gb(study, model, "lora"), machine),
+                _fits(estimate.train_gb(study, model, "full"), machine),
+                _fits(estimate.serve_gb(study, model), machine),
+            ]
+            row = [machine.name, model]
+            if train is None or serve is None:
+                row += ["NA", "NA", "NA", *memory, *(["NA"] if price else [])]
+            else:
+                both = train + serve
+                row += [_range(train.low, train.high), _range(serve.low, serve.high)]
+                row += [_range(both.low / 24 / devices, both.high / 24 / devices), *memory]
+                row += [_range(both.low * price, both.high * price)] if price else []
+            table.add_row(*row)
+    if table.row_count:
+        console.print(table)
+        console.print(
+            "hours are of one device, from 50 % to 25 % of its published arithmetic; * does not "
+            "fit; NA: its maker publishes no figure. Formulas: docs/r4.md"
+        )
+    if "cpu" in machines:
+        seconds = sum(
+            estimate.cpu_train_seconds(study, m, c) * len(study.seeds)
+            for m in study.models
+            for c in study.conditions
+        )
+        console.print(
+            f"on the two-core machine of docs/performance.md training takes about "
+            f"{_duration(seconds)}, all runs one after the other (this machine has "
+            f"{os.cpu_count()} cores)"
+        )
+
+
+def _fits(needed: float, machine: Machine) -> str:
+    return f"{needed:.0f}" + ("*" if needed > machine.memory_gb else "")
+
+
+def _range(low: float, high: float) -> str:
+    return f"{low:.3g}-{high:.3g}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _power(study: Study, console: Console) -> None:
+    from rich.table import Table
+
+    from zpdbench.statistics import power_table
+
+    h3a = study.hypotheses.h3a
+    rows: list[dict[str, Any]] = power_table.plan(h3a, len(study.seeds)) if h3a else []
+    if not rows:
+        return
+    table = Table("seeds", "power for the claim", "smallest d found (0.80)", box=None)
+    for row in rows:
+        mark = " (planned)" if row["is_planned"] else ""
+        table.add_row(f"{row['n_seeds']}{mark}", f"{row['power']:.2f}", f"{row['mde_80']:.2f}")
+    console.print(table)
+
+
+def _print(plan: Plan, study: Study, args: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    _size(study, console, plan)
     table = Table("rule", "jobs", box=None, pad_edge=False)
     for rule, count in plan.jobs.items():
         table.add_row(rule, f"{count:,}")
@@ -123,12 +314,18 @@ def _print(plan: Plan, study: Study) -> None:
     for model, (train, serve) in plan.memory_mb.items():
         memory.add_row(model, f"{train:,}", f"{serve:,}")
     console.print(memory)
+    _hours(study, console, _machines(study, args.hardware), args.price, args.devices)
+    _power(study, console)
     for warning in plan.warnings:
-        console.print(f"warning: {warning}")
+        console.print(f"warning: {warning}", soft_wrap=True)
 
 
 def main(args: argparse.Namespace) -> None:
-    """Print the plan of the configuration files given, later ones over earlier ones."""
+    """Print the plan of the configuration files given, later ones over earlier ones.
+
+    Raises:
+        UserError: a mistake in the configuration, a machine that is not known.
+    """
     files: Sequence[str] = args.configfile
     study = load(*files)
-    _print(make_plan(study), study)
+    _print(make_plan(study), study, args)

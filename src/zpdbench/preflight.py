@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from zpdbench.checkpoints import folders
 from zpdbench.errors import UserError
-from zpdbench.study import GgufModel, LocalModel, Study
+from zpdbench.hub import fetch
+from zpdbench.hub.fetch import Repository
+from zpdbench.study import EmbeddedModel, GgufModel, LocalModel, Study
+
+_UNPINNED = {"models": "the model's files", "datasets": "the data set's files"}
 
 
 def check_names(study: Study) -> None:
@@ -19,6 +25,9 @@ def check_names(study: Study) -> None:
     from zpdbench.curriculum import registry
 
     registry.check(study)
+    for kind, name, spec in study.hub_sources:
+        if not spec.files:
+            print(f"note: {name}: {_UNPINNED[kind]} are not pinned yet", file=sys.stderr)
     for name, section in study.benchmarks.items():
         definition.load(section.definition or name)
 
@@ -29,6 +38,9 @@ def check_machine(study: Study) -> None:
     Raises:
         UserError: the first one that is not there.
     """
+    for kind, _, spec in study.hub_sources:
+        assert spec.repo is not None
+        fetch.check_pinned(Repository(kind, spec.repo, spec.revision, spec.files))
     for name, model in study.models.items():
         if isinstance(model, GgufModel) and find_spec(model.package) is None:
             raise UserError(
@@ -36,14 +48,23 @@ def check_machine(study: Study) -> None:
                 where=f"models.{name}",
                 fix="make venv",
             )
-        if isinstance(model, LocalModel) and not (Path(model.path) / "config.json").is_file():
+        if (
+            isinstance(model, LocalModel)
+            and not (Path(model.path).expanduser() / "config.json").is_file()
+            and not Path(model.path).expanduser().suffix == ".gguf"
+        ):
             raise UserError(
                 f"no checkpoint at {model.path} (no config.json)",
                 where=f"models.{name}",
                 fix="give a folder in Hugging Face's layout",
             )
+        if isinstance(model, LocalModel) and Path(model.path).expanduser().is_dir():
+            folders.check(Path(model.path).expanduser())
+        _check_cache(study, name)
     for name, source in study.corpus.sources.items():
-        if source.path is not None and not (study.data_folder / source.path).is_file():
+        if source.path is None or source.repo is not None or "*" in source.path:
+            continue
+        if not (study.data_folder / source.path).is_file():
             raise UserError(
                 f"no file {source.path} below {study.data_folder}",
                 where=f"corpus.sources.{name}",
@@ -51,3 +72,33 @@ def check_machine(study: Study) -> None:
             )
     if any(b.source == "files" for b in study.benchmarks.values()):
         _ = study.data_folder
+
+
+def _check_cache(study: Study, name: str) -> None:
+    """Check that the KV cache holds one request of full length, where the model's shape is known.
+
+    Keys and values, each layers x key-value heads x head size.
+    """
+    model, settings = study.models[name], study.generations
+    if settings.engine != "vllm":
+        return
+    if isinstance(model, EmbeddedModel):
+        layers, width = model.layers, model.hidden_size
+    elif isinstance(model, LocalModel) and Path(model.path).expanduser().is_dir():
+        config = folders.read_config(Path(model.path).expanduser())
+        layers, heads = config["num_hidden_layers"], config["num_attention_heads"]
+        size = config.get("head_dim") or config["hidden_size"] // heads
+        width = (config.get("num_key_value_heads") or heads) * size
+    else:
+        return
+    if model.upscale is not None:
+        layers = 2 * (layers - model.upscale.drop)
+    item = 4 if settings.dtype == "float32" else 2
+    needed = 2 * layers * width * item * settings.max_model_len / 2**30
+    if needed > settings.kv_cache_gib:
+        raise UserError(
+            f"{settings.kv_cache_gib:g} GiB hold no request of {settings.max_model_len} tokens "
+            f"to {name}, which takes {needed:.3g}",
+            where="generations.kv_cache_gib",
+            fix="raise it, or lower generations.max_model_len",
+        )

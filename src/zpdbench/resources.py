@@ -27,11 +27,11 @@ _GPU_MB = 80_000
 _GPU_RATE, _CPU_RATE = 1e14, 1e10
 # Generation is bound by memory and not by arithmetic: this part of those rates.
 _DECODING_SHARE = 0.1
-_VOCABULARY = 150_000
+VOCABULARY = 150_000
 _BYTES = {"float32": 4, "bfloat16": 2}
 # Items where the configuration takes all: the benchmark's own number, tasks, shots' share aside.
 _ALL_ITEMS = {"humaneval": 164, "gsm8k": 1319, "mmlu": 14042, "kobest": 4561}
-_TASKS = {"mmlu": 57, "kobest": 5}
+TASKS = {"mmlu": 57, "kobest": 5}
 _LEAST_MINUTES = 15
 
 
@@ -77,7 +77,7 @@ def train_mb(study: Study, model: str) -> int:
     # hidden size is 128 times its layers has hidden size x layers = h^2 / 128.
     hidden = (size * 128 / 12) ** (1 / 3)
     activations = tokens * 17 * width * hidden**2 / 128
-    vocabulary = min(_VOCABULARY, size // 100)
+    vocabulary = min(VOCABULARY, size // 100)
     logits = 2 * 4 * tokens * vocabulary
     adapter = 16 * size / 150 * training.lora.rank / 8
     return _LIBRARIES_MB + int((1.3 * size * width + adapter + activations + logits) / 2**20)
@@ -110,16 +110,16 @@ def generate_flop(study: Study, model: str, members: Sequence[grid.Run]) -> floa
     """Arithmetic of one chunk's runs: 2 FLOP a parameter and token, each request of full length."""
     requests, interim_steps = 0, len(study.served_steps) - 1
     for name, benchmark in study.benchmarks.items():
-        last, interim = _items(name, benchmark)
+        last, interim = items_asked(name, benchmark)
         for run in members:
             served = 0 if run.condition == grid.BASE else interim_steps
             requests += (last + served * interim) * benchmark.samples
     return 2.0 * parameters(study, model) * requests * study.generations.max_model_len
 
 
-def _items(name: str, benchmark: Benchmark) -> tuple[int, int]:
+def items_asked(name: str, benchmark: Benchmark) -> tuple[int, int]:
     """Items asked at the last step and at each step before."""
-    per = _TASKS.get(name, 1) if benchmark.items_per == "task" else 1
+    per = TASKS.get(name, 1) if benchmark.items_per == "task" else 1
     last = benchmark.items * per if benchmark.items else _ALL_ITEMS.get(name, 2000)
     return last, (benchmark.interim_items or 0) * per
 

@@ -1,0 +1,67 @@
+"""Named machines, for plans: what their makers publish, and what was measured here.
+
+A figure that no maker publishes stands as None; a plan then says so instead of guessing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One device.
+
+    Attributes:
+        memory_gb: of the device, in 10^9 bytes; of a Mac what GPU and programs share.
+        tflops: dense bfloat16 matrix arithmetic with float32 sums, 10^12 a second; None: not
+            published.
+        bandwidth_gbs: of that memory, 10^9 bytes a second; None: not published.
+        source: where the figures stand.
+    """
+
+    name: str
+    memory_gb: float
+    tflops: float | None
+    bandwidth_gbs: float | None
+    source: str
+
+
+MACHINES = {
+    "rtx4090": Machine(
+        "RTX 4090", 24, 165.2, 1008, "NVIDIA Ada GPU Architecture whitepaper, appendix A"
+    ),
+    "a100": Machine("A100 80 GB", 80, 312, 2039, "NVIDIA A100 80GB (SXM) datasheet"),
+    "h100": Machine("H100 80 GB", 80, 989.4, 3350, "NVIDIA H100 (SXM) datasheet, without sparsity"),
+    "mac-mini-m4-pro": Machine(
+        "Mac mini M4 Pro 24 GB", 24, None, 273, "Apple, Mac mini (2024) technical specifications"
+    ),
+    "mac-studio-m3-ultra": Machine(
+        "Mac Studio M3 Ultra 96 GB", 96, None, 819, "Apple, Mac Studio (2025) specifications"
+    ),
+}
+
+UTILISATION = (0.25, 0.5)
+"""Share of a GPU's published arithmetic that training reaches, from a cautious figure to a good
+one: 0.44 to 0.52 on A100s for large batches (Narayanan et al. 2021, table 1); one GPU with small
+batches and adapters reaches less."""
+
+BANDWIDTH_SHARE = (0.5, 0.8)
+"""Share of the published bandwidth that generating one token for a batch reaches: our assumption,
+as reading all weights a token is what bounds it (Pope et al. 2022, section 2)."""
+
+# GFLOP/s of training (forward and backward, float32) on the two-core machine that
+# docs/performance.md describes, by number of parameters: config/mini.yaml's models on one thread,
+# config/smol.yaml's on two. Measured; docs/r4.md has the commands.
+CPU_GFLOPS = ((1.06e6, 32.0), (1.35e8, 110.0))
+CPU_START_SECONDS = 1.7
+"""Imports and loading of a training job on that machine."""
+
+
+def cpu_gflops(parameters: float) -> float:
+    """GFLOP/s of training a model of this size on that machine, between the measured ones."""
+    import math
+
+    (small, low), (large, high) = CPU_GFLOPS
+    share = (math.log(parameters) - math.log(small)) / (math.log(large) - math.log(small))
+    return low * (high / low) ** min(max(share, 0.0), 1.0)
