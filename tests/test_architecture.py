@@ -28,7 +28,7 @@ LAYERS: list[set[str]] = [
         "artifacts",
     },
     {"estimate"},
-    {"plan", "doctor", "preflight"},
+    {"plan", "doctor", "preflight", "init"},
     {"cli"},
 ]
 # hypotheses condenses itself with files.digest, inside a method.

@@ -339,6 +339,15 @@ VERBS: dict[str, Verb] = {
             _arg("--devices", type=int, default=1, help="at once, for days"),
         ),
     ),
+    "init": Verb(
+        "write a commented configuration for a study of your own",
+        "zpdbench.init",
+        (
+            _arg("name", metavar="NAME", help="of the study"),
+            _arg("--out", default=None, metavar="FILE", help="else config/NAME.yaml"),
+        ),
+        recorded=False,
+    ),
     "pin": Verb(
         "look up commits and files' hashes on the hub, into revisions.lock.yaml",
         "zpdbench.hub.pin",
