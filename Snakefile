@@ -24,11 +24,7 @@ include: "rules/images.smk"
 rule all:
     default_target: True
     input:
-        paths.table("h3a"),
-        [
-            paths.table(t)
-            for t in ("anova", "h3b", "r1", "efficiency", "power", "expected")
-        ],
+        tables_of_study,
         figures,
         f"{paths.results}/report.html",
         # By itself Snakemake does not miss a deleted file whose consumers are still there.

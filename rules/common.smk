@@ -13,7 +13,7 @@ from zpdbench.images import containers
 from zpdbench.study import lock_study
 
 # What `verify` is asked for is no part of a study.
-asked = ("bundle", "level", "minutes", "digest")
+asked = ("bundle", "level", "minutes", "digest", "replicates")
 request = {key: config.pop(key) for key in asked if key in config}
 
 resources.use_this_interpreter()
@@ -50,6 +50,8 @@ localrules:
     efficiency,
     power,
     expected,
+    h3a_sensitivity,
+    calibration,
     draw_figures,
     report,
 

@@ -33,10 +33,7 @@ rule draw_figures:
 rule report:
     input:
         study=ancient(paths.study_lock),
-        tables=[
-            paths.table(t)
-            for t in ("h3a", "anova", "h3b", "r1", "efficiency", "power", "expected")
-        ],
+        tables=tables_of_study,
         scores_table=[paths.table("scores"), paths.table("curves")],
         scores=run_scores,
         generations=[paths.generations(*chunk) for chunk in study.chunks],

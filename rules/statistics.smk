@@ -49,8 +49,43 @@ rule h3a:
         "zpdbench h3a --configfile {input.study} --scores {input.scores} --out {output} &> {log}"
 
 
+# Where the runs' own verdicts are read, item by item.
+for verb in ("h3a_sensitivity", "calibration"):
+
+    rule:
+        name:
+            verb
+        input:
+            study=ancient(paths.study_lock),
+            scores=run_scores,
+        output:
+            paths.table(verb),
+        log:
+            paths.log(verb),
+        benchmark:
+            paths.benchmark(verb)
+        container:
+            images["stats"]
+        threads: 1
+        resources:
+            **resources.for_rule(study, verb),
+        params:
+            digest=study.digest(verb),
+            verb=verb.replace("_", "-"),
+        message:
+            "Statistics: {params.verb}"
+        shell:
+            "zpdbench {params.verb} --study {input.study} --scores {input.scores}"
+            " --out {output} &> {log}"
+
+
+from_scores_table = {"rq1": "anova", "h3b": "h3b", "r1": "r1", "power": "power"}
+from_scores_table |= {
+    t: t for t in study.further_tables if t in ("ablations", "ladder")
+}
+
 # Verb -> table, where one table of scores is all that is read.
-for verb, table in {"rq1": "anova", "h3b": "h3b", "r1": "r1", "power": "power"}.items():
+for verb, table in from_scores_table.items():
 
     rule:
         name:
@@ -127,3 +162,41 @@ rule expected:
     shell:
         "zpdbench expected --study {input.study} --scores {input.scores}"
         " --efficiency {input.efficiency} --out {output} &> {log}"
+
+
+# Do the tests keep their level? Asked for by name, and of no study: it simulates its own.
+#     snakemake --cores all results/validation.tsv [--config replicates=20000]
+rule validate_statistics:
+    output:
+        paths.table("validation"),
+    log:
+        paths.log("validate_statistics"),
+    benchmark:
+        paths.benchmark("validate_statistics")
+    container:
+        images["stats"]
+    threads: 1
+    resources:
+        **resources.for_rule(study, "validate_statistics"),
+    params:
+        digest=study.digest("validate_statistics"),
+        replicates=request.get("replicates", 2000),
+    message:
+        "Simulated studies: level, coverage, power"
+    shell:
+        "zpdbench validate-statistics --replicates {params.replicates} --out {output} &> {log}"
+
+
+tables_of_study = [
+    paths.table(t)
+    for t in (
+        "h3a",
+        "anova",
+        "h3b",
+        "r1",
+        "efficiency",
+        "power",
+        "expected",
+        *study.further_tables,
+    )
+]

@@ -425,6 +425,22 @@ class Study(Section):
         return self.evaluation_steps[-1:]
 
     @property
+    def further_tables(self) -> list[str]:
+        """Tables beside TABLES, each a rule of its own name: some are of certain studies only."""
+        found = ["h3a_sensitivity", "calibration"]
+        ablations, ladder = self.hypotheses.ablations, self.hypotheses.ladder
+        ablated = ablations.conditions or [
+            c for c in self.conditions if c.startswith(ablations.prefix) and c != ablations.full
+        ]
+        if ablated and ablations.full in self.conditions:
+            found.append("ablations")
+        sizes = ladder.parameters or {m: s.parameters for m, s in self.models.items()}
+        rungs = [m for m in self.models if sizes.get(m)]
+        if len(rungs) >= 3 and {ladder.treatment, ladder.control} <= set(self.conditions):
+            found.append("ladder")
+        return found
+
+    @property
     def runs(self) -> list[grid.Run]:
         """All fine-tuning runs."""
         return grid.runs(self.models, self.conditions, self.seeds)
@@ -572,6 +588,8 @@ _DEPENDS = {
     "score_run": _score_keys,
     "aggregate_scores": _grid_keys,
     **dict.fromkeys(("h3a", *TABLES), _statistics_keys),
+    **dict.fromkeys(("h3a_sensitivity", "calibration", "ablations", "ladder"), _statistics_keys),
+    "validate_statistics": lambda s, w: None,
     "draw_figures": _statistics_keys,
     # The page shows the whole configuration.
     "report": lambda s, w: s.model_dump(mode="json", exclude={"results", "data_dir", "hub"}),

@@ -70,6 +70,10 @@ def _calibration(g: Given) -> list[object]:
     return ["--study", g.lock, "--scores", *g.scores, "--out", g.made("calibration.tsv")]
 
 
+def _sensitivity(g: Given) -> list[object]:
+    return ["--study", g.lock, "--scores", *g.scores, "--out", g.made("h3a_sensitivity.tsv")]
+
+
 def _from_table(verb: str, table: str) -> Replay:
     """A verb that reads the table of all scores, as it was made again."""
 
@@ -104,6 +108,7 @@ REPLAYS: tuple[Replay, ...] = (
     _from_table("ablations", "ablations.tsv"),
     _from_table("ladder", "ladder.tsv"),
     Replay("calibration", ("calibration.tsv",), _calibration),
+    Replay("h3a-sensitivity", ("h3a_sensitivity.tsv",), _sensitivity),
     Replay("efficiency", ("efficiency.tsv",), _efficiency, traces=True, wave=1),
     Replay("expected", ("expected.tsv",), _expected, traces=True, wave=2),
     Replay("draw-figures", FIGURES, _figures, wave=1),

@@ -631,7 +631,7 @@ def _size(parameters: float) -> str:
 def calibration(tables: Tables) -> Figure:
     """Calibration error by step, a panel a benchmark and model."""
     table = tables.get("calibration")
-    if not table:
+    if not table or table.rows[0]["model"] == "NA":
         return Figure([])
     conditions = _ordered(set(table.distinct("condition")) - {"base"}, _CONDITIONS)
     panels = []

@@ -47,8 +47,11 @@ def expected_calibration_error(
 def analyse(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
     """Rows of calibration.tsv: mean over seeds with Student's t interval.
 
+    Only answers that were chosen by their probability have a confidence; without any, one row
+    says so.
+
     Raises:
-        UserError: no row of the files has a confidence, or one lies outside [0, 1].
+        UserError: a confidence lies outside [0, 1].
     """
     found: dict[tuple[str, str, int, str], list[tuple[str, float, int, float, float]]] = {}
     for path in paths:
@@ -80,11 +83,8 @@ def analyse(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
                 )
             )
     if not found:
-        raise UserError(
-            "no row has a confidence",
-            where=str(paths[0]) if paths else "",
-            fix="only answers chosen by their probability have one",
-        )
+        note = "no answer of this study was chosen by its probability: nothing to calibrate"
+        return [{"hypothesis": "calibration", "note": note}]
     rows = []
     for (model, condition, step, benchmark), seeds in sorted(found.items()):
         seeds.sort()

@@ -150,7 +150,7 @@ class Items:
     values: NDArray[np.float64]
     """[items, runs] mean over samples; for macro-F1 see `confusion`."""
     strata: NDArray[np.int64]
-    """[items] the task's number, for benchmarks that average over tasks; else 0."""
+    """[items] the task's number, for benchmarks that are a mean over tasks; else 0."""
     gold: NDArray[np.int64] | None
     prediction: NDArray[np.int64] | None
     """[items, runs] label numbers."""
@@ -159,9 +159,10 @@ class Items:
         """[draws, runs] a benchmark's score under item weights [draws, items]."""
         if self.prediction is None or self.gold is None:
             return (weights @ self.values) / weights.sum(axis=1, keepdims=True)
-        tasks = []
+        tasks, sizes = [], []
         for task in np.unique(self.strata):
             members = self.strata == task
+            sizes.append(np.count_nonzero(members))
             w, gold, prediction = weights[:, members], self.gold[members], self.prediction[members]
             total = np.zeros((len(weights), prediction.shape[1]))
             present = np.zeros_like(total)
@@ -174,7 +175,9 @@ class Items:
                     total += np.where(size > 0, 2 * hits / size, 0.0)
                 present += size > 0
             tasks.append(total / present)
-        return np.mean(tasks, axis=0)
+        # As metrics.benchmark_scores: each task counts by its items, which a resample keeps.
+        mean: NDArray[np.float64] = np.average(tasks, axis=0, weights=sizes)
+        return mean
 
 
 def items_of(table: pl.DataFrame, benchmark: str, runs: list[tuple[str, str, str]]) -> Items:

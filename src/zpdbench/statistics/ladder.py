@@ -19,8 +19,9 @@ from zpdbench.statistics.verdicts import INCONCLUSIVE, MEAN, judge, write_rows
 
 COLUMNS = (
     "hypothesis", "benchmark", "scale", "term", "model", "parameters", "left_out", "n_models",
-    "n_seeds", "estimate", "low", "high", "level", "standard_error", "tau2", "q", "q_df",
-    "q_p_value", "test", "statistic", "df", "p_value", "p_holm", "mde_80", "verdict", "note",
+    "n_seeds", "estimate", "low", "high", "level", "standard_error", "intercept", "tau2", "q",
+    "q_df", "q_p_value", "test", "statistic", "df", "p_value", "p_holm", "mde_80", "verdict",
+    "note",
 )  # fmt: skip
 MIN_MODELS = 3
 
@@ -203,7 +204,8 @@ def _slope(
     )
     return {
         **row, "estimate": test.estimate, "low": test.low, "high": test.high,
-        "standard_error": test.standard_error, "tau2": fit.tau2, "q": fit.q,
+        "standard_error": test.standard_error, "intercept": float(fit.coefficients[0]),
+        "tau2": fit.tau2, "q": fit.q,
         "q_df": float(fit.df), "q_p_value": fit.q_p_value, "statistic": test.statistic,
         "df": float(fit.df), "p_value": test.p_value, "_bound": test.bound,
         "mde_80": power.minimal_effect(test.standard_error, fit.df, alpha=h.alpha),

@@ -1,7 +1,8 @@
 """From answers to a run's scores, as lm-evaluation-harness's tasks of the same names define them.
 
 HumanEval: mean over items of the mean over samples (pass@1). GSM8K: strict exact match. MMLU:
-accuracy over all items, subjects weighted by their size. KoBEST: mean over its tasks of macro-F1.
+accuracy over all items, subjects weighted by their size. KoBEST: mean over its tasks of macro-F1,
+each weighted by its number of items (`weight_by_size` of the harness's groups).
 A benchmark that is none of these is scored by the mean over items.
 """
 
@@ -47,11 +48,7 @@ def benchmark_scores(table: pl.DataFrame) -> pl.DataFrame:
         parts.append(_item_means(other, POINT, "correct"))
     if not f1_rows.is_empty():
         tasks = macro_f1(f1_rows)
-        parts.append(
-            tasks.group_by(POINT, maintain_order=True).agg(
-                pl.col("value").mean(), pl.col("n_items").sum()
-            )
-        )
+        parts.append(_by_size(tasks))
     result = pl.concat(parts)
     metric = {name: primary_metric(name) for name in names}
     return (
@@ -164,9 +161,7 @@ def task_scores(table: pl.DataFrame) -> pl.DataFrame:
             )
             # The mean over tasks of accuracy, so that it can be compared with macro-F1.
             parts.append(
-                _item_means(f1_rows, [*POINT, "task"], "correct")
-                .group_by(POINT, maintain_order=True)
-                .agg(pl.col("value").mean(), pl.col("n_items").sum())
+                _by_size(_item_means(f1_rows, [*POINT, "task"], "correct"))
                 .with_columns(*text, pl.lit("all").alias("task"), pl.lit("acc").alias("metric"))
                 .select(columns)
             )
@@ -201,6 +196,14 @@ def task_scores(table: pl.DataFrame) -> pl.DataFrame:
             )
     result = pl.concat(parts)
     return result.sort(*POINT, pl.col("task") != "all", "task", "metric")
+
+
+def _by_size(tasks: pl.DataFrame) -> pl.DataFrame:
+    """The mean of `value` over each point's tasks, weighted by `n_items`, and their sum."""
+    return tasks.group_by(POINT, maintain_order=True).agg(
+        (pl.col("value") * pl.col("n_items")).sum() / pl.col("n_items").sum(),
+        pl.col("n_items").sum(),
+    )
 
 
 def _metric_names(table: pl.DataFrame) -> pl.Expr:
