@@ -69,6 +69,12 @@ VERBS: dict[str, Verb] = {
         "zpdbench.corpora.make_items",
         (_STUDY, _arg("--benchmark", help="a key of benchmarks:"), _OUT),
     ),
+    "data-card": Verb(
+        "say what a corpus consists of, where from, under which licence",
+        "zpdbench.corpora.data_card",
+        (_STUDY, _arg("--corpus", metavar="FILE", help="corpora/NAME.parquet"), _OUT),
+        recorded=False,
+    ),
     "train-adapter": Verb(
         "fine-tune one run: a model under a condition with a seed",
         "zpdbench.adapters.train_adapter",
