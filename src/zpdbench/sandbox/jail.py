@@ -47,6 +47,12 @@ def fork() -> int:
     return pid
 
 
+def give_back() -> None:
+    """Give freed memory back to the kernel, where the C library can: fork would copy its pages."""
+    if hasattr(_LIBC, "malloc_trim"):
+        _LIBC.malloc_trim(ctypes.c_size_t(0))
+
+
 class LayerError(Exception):
     """A layer of the sandbox could not be put up; the text begins with the layer's name."""
 
