@@ -234,6 +234,13 @@ def test_bad_generations(case: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     _fails(["gsm8k", items, given], tmp_path, expected, capsys)
 
 
+def test_no_generations_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    items = tmp_path / "gsm8k.jsonl"
+    items.write_text(json.dumps(QUESTION) + "\n")
+    given = tmp_path / "given.jsonl"
+    _fails(["gsm8k", items, given], tmp_path, "given.jsonl: no such file", capsys)
+
+
 BAD_ITEMS = {
     "empty": ("gsm8k", b"", "items: the file is empty"),
     "missing": ("gsm8k", None, "items: no such file"),
