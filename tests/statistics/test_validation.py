@@ -37,6 +37,10 @@ def test_vectorised_tests_are_the_real_ones(study: validation.Study) -> None:
         low, high = effects.paired_effect_interval(sizes[1])
         assert covers[i] == (low <= 2.0 <= high)
         if small.n >= effects.MIN_SEEDS_G:
+            for limit, expected in zip(
+                effects.score_interval(sizes[1]), (0.975, 0.025), strict=True
+            ):
+                assert validation.g_score_p(large, limit)[i] == pytest.approx(expected, rel=1e-8)
             two = effects.difference_of_g(*sizes)
             assert g[i] == pytest.approx(two.p_value, rel=1e-9)
             assert validation.g_p(small, large, two.low)[i] == pytest.approx(0.025, rel=1e-6)
@@ -95,6 +99,40 @@ def test_small_study_keeps_its_bars(tmp_path: Path) -> None:
     # What is missed is missed on the safe side: intervals of g too wide, never too narrow.
     assert {r["note"] for r in missed(rows)} <= {"conservative"}
     assert all("g" in r["method"] for r in missed(rows))
+    assert not [r for r in missed(rows) if "score interval" in r["method"]]
+    # Why the bootstrap of seeds is not used at five seeds.
+    few = [float(r["observed"]) for r in rows
+           if "bootstrap" in r["method"] and r["n_seeds"] == "5"]  # fmt: skip
+    assert min(few) < 0.9
+
+
+def test_vectorised_bootstrap_is_the_real_one() -> None:
+    from zpdbench.hypotheses import H3a
+    from zpdbench.statistics.h3a import Cells
+
+    study = validation.simulate(SCENARIO, 20, 4, np.random.default_rng(2))
+    for i in range(4):
+        cells = Cells(
+            ["b"],
+            {r: [str(s) for s in range(20)] for r in ("small", "large")},
+            {
+                r: {
+                    k: getattr(study, f"{r}_{k}")[i][:, None] / 100
+                    for k in ("treatment", "control")
+                }
+                for r in ("small", "large")
+            },
+            np.array([50]),
+            1,
+        )
+        row = h3a_sensitivity._g_row(cells, H3a(small="s", large="l"), "b")
+        one = validation.Study(*(getattr(study, f)[i : i + 1] for f in study.__dataclass_fields__))
+        width = row["high"] - row["low"]
+        # Other resamples: far inside and far outside the limits they agree.
+        assert validation.bootstrap_covers(one, row["low"] + 0.2 * width)[0]
+        assert validation.bootstrap_covers(one, row["high"] - 0.2 * width)[0]
+        assert not validation.bootstrap_covers(one, row["low"] - 0.2 * width)[0]
+        assert not validation.bootstrap_covers(one, row["high"] + 0.2 * width)[0]
 
 
 @pytest.mark.slow

@@ -222,6 +222,41 @@ MIN_SEEDS_G = 5
 """Below this many seeds the test of two g covers 99 % instead of 95 and is not used."""
 
 
+def score_interval(effect: PairedEffectSize, level: float = 0.95) -> tuple[float, float]:
+    """Limits of one Hedges' g by inversion, as `difference_of_g` does for two.
+
+    All x for which (g - x) / sqrt(J^2 mean_variance + x^2 / (2 df)) is not rejected by Student's t
+    on Satterthwaite's degrees of freedom. Algina and Keselman's interval takes the pooled SD to be
+    as uncertain as that of the differences, and so covers 97 to 98 % at effects above 1; this one
+    keeps 93.4 to 96.5 % (validation.tsv). NaN below MIN_SEEDS_G seeds, where it does not.
+    """
+    if effect.n < MIN_SEEDS_G or not effect.mean_variance > 1e-12:
+        return NAN, NAN
+    own = effect.correction**2 * effect.mean_variance
+
+    def pivot(x: float, quantile: float) -> float:
+        size = x * x / (2 * effect.df)
+        df = (own + size) ** 2 / (own**2 / (effect.n - 1) + size**2 / effect.df)
+        return (effect.g - x) / float(np.sqrt(own + size)) - float(stats.t.ppf(quantile, df))
+
+    def limit(quantile: float) -> float:
+        step = float(np.sqrt(own)) if quantile < 0.5 else -float(np.sqrt(own))
+        outer = effect.g + step
+        for _ in range(60):
+            if pivot(outer, quantile) * step < 0:
+                return float(
+                    optimize.brentq(
+                        pivot, effect.g, outer, args=(quantile,), xtol=1e-13, rtol=1e-14
+                    )
+                )
+            step *= 2
+            outer += step
+        return NAN
+
+    tail = (1 - level) / 2
+    return limit(1 - tail), limit(tail)
+
+
 def difference_of_g(
     small: PairedEffectSize,
     large: PairedEffectSize,

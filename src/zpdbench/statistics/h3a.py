@@ -244,6 +244,11 @@ def _row(cells: Cells, h: H3a, benchmark: str, scale: str) -> dict[str, Any]:
                 f"effect_{role}_low": low,
                 f"effect_{role}_high": high,
             }
+        if max(abs(s.g) for s in sizes.values()) > 1:
+            notes.append(
+                "the models' own intervals of g cover up to 98 % at effects above 1; "
+                "h3a_sensitivity.tsv has closer ones"
+            )
         test = effects.difference_of_g(
             sizes["small"], sizes["large"], side=h.side, alpha=h.alpha, level=level
         )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from zpdbench.hypotheses import H3a
 from zpdbench.statistics import effects, h3a, metrics, resampling, settings, tables
 from zpdbench.statistics.effects import NAN
+from zpdbench.statistics.resampling import MIN_SEEDS_BOOTSTRAP
 from zpdbench.statistics.verdicts import MEAN, write_rows
 
 COLUMNS = (
@@ -69,6 +70,26 @@ def from_cells(cells: h3a.Cells, h: H3a) -> list[dict[str, Any]]:
                     }
                 )  # fmt: skip
         rows.append(_g_row(cells, h, benchmark))
+        rows += _single_g_rows(cells, h, benchmark)
+    return rows
+
+
+def _single_g_rows(cells: h3a.Cells, h: H3a, benchmark: str) -> list[dict[str, Any]]:
+    """Each model's g with the interval that keeps its coverage at large effects too."""
+    rows = []
+    for role in _ROLES:
+        size = effects.hedges_g(*(cells.values(role, k, benchmark, "pp") for k in _KINDS))
+        low, high = effects.score_interval(size, 1 - h.alpha)
+        note = f"the gain in {getattr(h, role)}, not a difference of gains"
+        if math.isnan(low):
+            note += f"; below {effects.MIN_SEEDS_G} seeds or without spread: NA"
+        rows.append(
+            {
+                **_base(cells, h, benchmark, "hedges_g"),
+                "method": f"g of the {role} model alone, score interval",
+                "difference": size.g, "low": low, "high": high, "note": note,
+            }
+        )  # fmt: skip
     return rows
 
 
@@ -122,8 +143,8 @@ def _g_row(cells: h3a.Cells, h: H3a, benchmark: str) -> dict[str, Any]:
     if n < MIN_SEEDS_BOOTSTRAP or not math.isfinite(difference):
         return {
             **row,
-            "note": f"below {MIN_SEEDS_BOOTSTRAP} seeds (or without spread) resamples have no "
-            "spread of their own: NA",
+            "note": f"below {MIN_SEEDS_BOOTSTRAP} seeds (or without spread) a bootstrap of seeds "
+            "covers too little: NA",
         }
     rng = np.random.default_rng(_stable_seed(benchmark, "g"))
     draws = {}
@@ -138,9 +159,6 @@ def _g_row(cells: h3a.Cells, h: H3a, benchmark: str) -> dict[str, Any]:
     values = values[np.isfinite(values)]
     interval = resampling.percentile(values, difference, 1 - h.alpha)
     return {**row, "low": interval.low, "high": interval.high, "note": f"{values.size} resamples"}
-
-
-MIN_SEEDS_BOOTSTRAP = 10
 
 
 @dataclass(frozen=True)
