@@ -1,15 +1,23 @@
-figures = [
-    paths.figure(f"{name}.{kind}")
-    for name in ("curves", "effects")
-    for kind in ("svg", "png")
-]
+# Figure -> the table that it is drawn from, a key of draw_figures' input.
+drawn = {"curves": "curves", "effects": "h3a", "power": "power"}
+drawn |= {t: t for t in study.further_tables if t == "ladder"}
+captions = {n: f"{workflow.basedir}/captions/{n}.rst" for n in (*drawn, "report")}
+figures = []
+for name in drawn:
+    for kind in ("svg", "png"):
+        file = paths.figure(f"{name}.{kind}")
+        shown = report(file, category="Figures", caption=captions[name])
+        figures.append(shown)
+page = report(
+    f"{paths.results}/report.html", category="Report", caption=captions["report"]
+)
+figure_tables = {table: paths.table(table) for table in drawn.values()}
 
 
 rule draw_figures:
     input:
+        **figure_tables,
         study=ancient(paths.study_lock),
-        curves=paths.table("curves"),
-        h3a=paths.table("h3a"),
     output:
         figures,
     log:
@@ -23,11 +31,11 @@ rule draw_figures:
         **resources.for_rule(study, "draw_figures"),
     params:
         digest=study.digest("draw_figures"),
+        tables=" ".join(f"--{name} {path}" for name, path in figure_tables.items()),
     message:
         "Figures"
     shell:
-        "zpdbench draw-figures --study {input.study} --curves {input.curves} --h3a {input.h3a}"
-        " --out {output} &> {log}"
+        "zpdbench draw-figures --study {input.study} {params.tables} --out {output} &> {log}"
 
 
 rule report:
@@ -41,7 +49,7 @@ rule report:
         adapters=[paths.adapter(*run) for run in study.runs],
         corpus=paths.corpus(study.corpus.name),
     output:
-        f"{paths.results}/report.html",
+        page,
     log:
         paths.log("report"),
     benchmark:

@@ -26,12 +26,19 @@ rule aggregate_scores:
         " --out-curves {output.curves} {input.scores} &> {log}"
 
 
+h3a_table = report(
+    paths.table("h3a"),
+    category="Tables",
+    caption=f"{workflow.basedir}/captions/h3a.rst",
+)
+
+
 rule h3a:
     input:
         study=ancient(paths.study_lock),
         scores=run_scores,
     output:
-        paths.table("h3a"),
+        h3a_table,
     log:
         paths.log("h3a"),
     benchmark:

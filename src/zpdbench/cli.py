@@ -224,6 +224,8 @@ VERBS: dict[str, Verb] = {
             _STUDY,
             _arg("--curves", metavar="FILE", help="curves.tsv"),
             _arg("--h3a", metavar="FILE", help="h3a.tsv"),
+            _arg("--power", default=None, metavar="FILE", help="power.tsv"),
+            _arg("--ladder", default=None, metavar="FILE", help="ladder.tsv"),
             _arg("--out", nargs="+", metavar="FILE", help="curves.svg effects.svg ..."),
         ),
     ),

@@ -12,7 +12,8 @@ from zpdbench import files, study
 
 pytestmark = pytest.mark.slow
 
-STATISTICS = {"aggregate_scores", "h3a", *study.TABLES, "draw_figures", "all"}
+TABLES = {"aggregate_scores", "h3a", *study.TABLES, "h3a_sensitivity", "calibration"}
+STATISTICS = {*TABLES, "draw_figures", "report", "all"}
 
 
 COLUMNS = re.split(
@@ -31,6 +32,7 @@ def content(workspace: Workspace) -> dict[str, str]:
         found |= {f"{part}/{k}": v for k, v in files.hash_tree(results / part).items()}
     tables = [p for p in sorted(results.glob("*.tsv")) if files.is_hashed(p.name)]
     found |= {p.name: files.sha256_file(p) for p in tables}
+    found["report.html"] = files.sha256_file(results / "report.html")
     return found
 
 
@@ -52,8 +54,11 @@ def test_every_result_is_there(micro: Workspace) -> None:
     assert {r["scale"] for r in rows} == {"pp", "logit", "hedges_g"}
     assert {r["verdict"] for r in rows} <= {"supported", "contradicted", "inconclusive"}
     assert not re.search(r"\b(inf|nan)\b", "\n".join(lines[1:]), re.I)
-    for name in ("curves.svg", "curves.png", "effects.svg", "effects.png"):
-        assert (micro.results / "figures" / name).stat().st_size > 1000
+    for name in ("curves", "effects", "power"):
+        for kind in ("svg", "png"):
+            assert (micro.results / "figures" / f"{name}.{kind}").stat().st_size > 1000
+    page = (micro.results / "report.html").read_text("utf-8")
+    assert page.startswith("<!doctype html>") and 'id="explorer"' in page
 
 
 def test_a_second_run_has_nothing_to_do(micro: Workspace) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.statistics.grids import CONFIG, grid
 from zpdbench.cli import main
+from zpdbench.errors import UserError
 from zpdbench.report import draw_figures
 from zpdbench.statistics import aggregate_scores
 
@@ -90,6 +91,41 @@ def test_figures_have_the_same_bytes_twice(results: Path, tmp_path: Path) -> Non
     svg = first[0].read_text("utf-8")
     assert svg.startswith("<?xml") and "<dc:date>" not in svg
     assert first[1].read_bytes().startswith(b"\x89PNG")
+
+
+def test_power_and_ladder_are_drawn(tmp_path: Path) -> None:
+    power = ["benchmark\tscale\tn_seeds\tis_planned\tpower", "mean\tpp\t5\ttrue\tNA"]
+    (tmp_path / "power.tsv").write_text("\n".join(power) + "\n", "utf-8")
+    columns = [
+        "benchmark",
+        "scale",
+        "term",
+        "model",
+        "left_out",
+        "parameters",
+        "estimate",
+        "low",
+        "high",
+        "intercept",
+    ]
+    rows = [
+        ["mean", "pp", "slope", "NA", "NA", "NA", "2.5", "-1", "6", "-20"],
+        *(f"mean pp gain m{i} NA 1e{i} {i} {i - 1} {i + 1} NA".split() for i in (8, 9, 10)),
+    ]
+    ladder = "\n".join("\t".join(r) for r in [columns, *rows]) + "\n"
+    (tmp_path / "ladder.tsv").write_text(ladder, "utf-8")
+    tables = {n: tmp_path / f"{n}.tsv" for n in ("power", "ladder")}
+    out = [tmp_path / f"{n}.svg" for n in tables]
+    draw_figures.main(argparse.Namespace(**tables, out=out))
+    # Text is drawn as paths, each glyph named: so words can be counted but not read.
+    undefined = (tmp_path / "power.svg").stat().st_size
+    power[1:] = [f"mean\tpp\t{n}\tfalse\t{n / 10}" for n in (2, 5, 9)]
+    (tmp_path / "power.tsv").write_text("\n".join(power) + "\n", "utf-8")
+    draw_figures.main(argparse.Namespace(**tables, out=out))
+    assert (tmp_path / "power.svg").stat().st_size != undefined
+    assert (tmp_path / "ladder.svg").read_text("utf-8").count("<use") > 40
+    with pytest.raises(UserError, match="--ladder is missing"):
+        draw_figures.main(argparse.Namespace(power=tables["power"], ladder=None, out=out))
 
 
 def test_unknown_figure_is_refused(

@@ -149,8 +149,8 @@ def _results(study: Study, results: Path, included: layout.Included) -> dict[str
         if adapter in included.adapters:
             wanted += [f"{adapter}/{n}" for n in layout.adapter_files(study)]
     found = [p.name for p in results.glob("*.tsv") if layout.is_table(p.name)]
-    # A verification's own table lies beside the bundle, not in it.
-    wanted += [n for n in found if n not in ("verification.tsv",)]
+    # A verification's own table lies beside the bundle, not in it; the simulations are of no study.
+    wanted += [n for n in found if n not in ("verification.tsv", "validation.tsv")]
     wanted += [f"figures/{p.name}" for p in (results / "figures").glob("*") if p.is_file()]
     if (results / "report.html").is_file():
         wanted.append("report.html")

@@ -1,4 +1,4 @@
-"""`zpdbench draw-figures`: learning curves and a forest plot, same bytes for the same tables."""
+"""`zpdbench draw-figures`: curves, effects, power, ladder; same bytes for the same tables."""
 
 from __future__ import annotations
 
@@ -131,6 +131,88 @@ def draw_effects(rows: Sequence[Row]) -> Figure:
     return figure
 
 
+def draw_power(rows: Sequence[Row]) -> Figure:
+    """Power of H3a's primary test by number of seeds, from power.tsv.
+
+    Where no row has a power the figure says so.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(5.2, 3.2))
+    labels = {"pp": "claimed points, measured spread", "d": "claimed effect sizes"}
+    lines = {
+        scale: [
+            (int(r["n_seeds"]), 100 * _float(r["power"]))
+            for r in rows
+            if (r["benchmark"], r["scale"]) == ("mean", scale) and math.isfinite(_float(r["power"]))
+        ]
+        for scale in labels
+    }
+    for index, (scale, points) in enumerate(lines.items()):
+        if points:
+            axis.plot(
+                *zip(*points, strict=True), color=_COLOURS[index], marker=_MARKERS[index],
+                markersize=3.5, linewidth=1.4, label=labels[scale],
+            )  # fmt: skip
+    if not any(lines.values()):
+        axis.annotate("nothing was claimed, or one seed: no power", (0.5, 0.5),
+                      xycoords="axes fraction", ha="center")  # fmt: skip
+    axis.axhline(80, color="0.5", linewidth=0.8, linestyle="--")
+    planned = next((int(r["n_seeds"]) for r in rows if r["is_planned"] == "true"), None)
+    if planned is not None:
+        axis.axvline(planned, color="0.5", linewidth=0.8, linestyle=":")
+        axis.annotate(f"this study: {planned}", (planned, 2), xytext=(4, 0),
+                      textcoords="offset points", color="0.35")  # fmt: skip
+    axis.set(xlabel="seeds", ylabel="power, %", ylim=(0, 102), title="How many seeds")
+    axis.grid(color="0.93")
+    axis.set_axisbelow(True)
+    if any(lines.values()):
+        axis.legend(frameon=False, loc="lower right")
+    figure.tight_layout()
+    return figure
+
+
+def draw_ladder(rows: Sequence[Row]) -> Figure:
+    """Gain by number of parameters with the fitted line, from ladder.tsv.
+
+    Raises:
+        UserError: no gain on the primary endpoint.
+    """
+    import matplotlib.pyplot as plt
+
+    part = [r for r in rows if (r["benchmark"], r["scale"]) == ("mean", "pp")]
+    gains = [r for r in part if r["term"] == "gain" and math.isfinite(_float(r["estimate"]))]
+    if not gains:
+        raise UserError("ladder.tsv has no gain on the mean")
+    figure, axis = plt.subplots(figsize=(5.2, 3.2))
+    for row in gains:
+        x, low, high = (_float(row[c]) for c in ("parameters", "low", "high"))
+        if math.isfinite(low) and math.isfinite(high):
+            axis.plot([x, x], [low, high], color=_COLOURS[0], linewidth=1.4)
+        axis.plot([x], [_float(row["estimate"])], "o", color=_COLOURS[0], markersize=5)
+        axis.annotate(row["model"], (x, _float(row["estimate"])), xytext=(5, 4),
+                      textcoords="offset points", fontsize=8)  # fmt: skip
+    slope = next((r for r in part if r["term"] != "gain" and r["left_out"] == "NA"), None)
+    if slope is not None and math.isfinite(_float(slope["intercept"])):
+        ends = [min(_float(r["parameters"]) for r in gains),
+                max(_float(r["parameters"]) for r in gains)]  # fmt: skip
+        start, rise = _float(slope["intercept"]), _float(slope["estimate"])
+        line = [start + rise * math.log10(x) for x in ends]
+        axis.plot(ends, line, color="0.4", linestyle="--", linewidth=1.2)
+        axis.set_title(
+            f"{_float(slope['estimate']):+.2f} points for ten times the parameters "
+            f"[{_float(slope['low']):+.2f}, {_float(slope['high']):+.2f}]"
+        )
+    axis.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+    axis.set_xscale("log")
+    axis.set(xlabel="parameters", ylabel="gain, percentage points")
+    axis.margins(x=0.15)
+    axis.grid(color="0.93")
+    axis.set_axisbelow(True)
+    figure.tight_layout()
+    return figure
+
+
 def save(figure: Figure, path: str | Path) -> None:
     """Write a figure as SVG or PNG without time, program or random identifiers."""
     import matplotlib as mpl
@@ -148,11 +230,16 @@ def save(figure: Figure, path: str | Path) -> None:
 DRAW: dict[str, tuple[str, Callable[[Sequence[Row]], Figure]]] = {
     "curves": ("curves", draw_curves),
     "effects": ("h3a", draw_effects),
+    "power": ("power", draw_power),
+    "ladder": ("ladder", draw_ladder),
 }
 
 
 def main(args: argparse.Namespace) -> None:
-    """Entry of the verb: args.curves, args.h3a, args.out (paths named curves.*, effects.*)."""
+    """Entry of the verb: args.curves, args.h3a, args.power, args.ladder (tables), args.out.
+
+    What is drawn is said by the names in args.out: curves.*, effects.*, power.*, ladder.*.
+    """
     import matplotlib as mpl
 
     mpl.use("agg")
@@ -175,6 +262,8 @@ def main(args: argparse.Namespace) -> None:
     }
     for stem, outs in sorted(wanted.items()):
         table, draw = DRAW[stem]
+        if not getattr(args, table, None):
+            raise UserError(f"--{table} is missing", where=str(outs[0]), fix=f"give {table}.tsv")
         with mpl.rc_context(style):
             figure = draw(read_tsv(getattr(args, table))[1])
             for out in outs:
