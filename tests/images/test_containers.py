@@ -10,7 +10,7 @@ import pytest
 
 from zpdbench.errors import UserError
 from zpdbench.images import containers, sif
-from zpdbench.study import Study, load
+from zpdbench.study import Hub, Study, load
 
 
 @pytest.fixture
@@ -121,3 +121,11 @@ def test_gpus_are_given_by_configuration(
         study.model_copy(update={"images": images}), tmp_path, Path("/w"), {}
     )
     assert settings["APPTAINER_NV"] == "1"
+
+
+def test_folders_of_the_hub_are_bound(study: Study, root: Path, tmp_path: Path) -> None:
+    (tmp_path / "mirror").mkdir()
+    hub = Hub(cache=str(tmp_path / "hub"), folder=str(tmp_path / "mirror"))
+    given = study.model_copy(update={"hub": hub, "results": str(tmp_path / "results")})
+    assert str(tmp_path / "hub") in containers._writable(given)
+    assert str(tmp_path / "mirror") in containers._readable(given, root)

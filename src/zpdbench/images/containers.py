@@ -174,7 +174,7 @@ def _writable(study: Study) -> list[str]:
     """Folders outside the working directory (which is bound anyway) that jobs write to."""
     cache = os.environ.get("ZPDBENCH_CACHE", ".cache/zpdbench")
     folders = []
-    for name in (study.results, cache, os.environ.get("HF_HOME")):
+    for name in (study.results, cache, os.environ.get("HF_HOME"), study.hub.cache):
         if name:
             Path(name).mkdir(parents=True, exist_ok=True)
             folders.append(name)
@@ -186,6 +186,8 @@ def _readable(study: Study, root: Path) -> list[str]:
     folders = [str(root), *(m.path for m in study.models.values() if isinstance(m, LocalModel))]
     if data := study.data_dir or os.environ.get("ZPDBENCH_DATA"):
         folders.append(data)
+    if study.hub.folder:
+        folders.append(study.hub.folder)
     return _outside(f for f in folders if Path(f).exists())
 
 
