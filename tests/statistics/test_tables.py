@@ -326,3 +326,12 @@ def test_calibration_by_step(tmp_path: Path) -> None:
     other.mkdir()
     (row,) = run(calibration, tmp_path, scores=write_runs(other, table.drop("confidence")))
     assert row["ece"] == row["model"] == "NA" and "nothing to calibrate" in row["note"]
+
+
+def test_a_study_need_not_expect_anything(study: Path, tmp_path: Path) -> None:
+    silent = CONFIG[: CONFIG.index("    claimed:")]
+    (tmp_path / "study.yaml").write_text(silent, "utf-8")
+    (tmp_path / "scores.tsv").write_bytes((study / "scores.tsv").read_bytes())
+    assert run(expected, tmp_path, efficiency=None) == []
+    header = (tmp_path / "out.tsv").read_text("utf-8")
+    assert header.startswith("hypothesis\tquantity\t") and header.count("\n") == 1
