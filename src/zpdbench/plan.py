@@ -169,7 +169,7 @@ def make_plan(study: Study) -> Plan:
         "score_run": len(study.all_runs),
         "aggregate_scores": 1,
         "h3a": 1,
-        **dict.fromkeys(TABLES, 1),
+        **dict.fromkeys((*TABLES, *study.further_tables), 1),
         "draw_figures": 1,
         "report": 1,
         "all": 1,

@@ -434,8 +434,9 @@ class Study(Section):
         ]
         if ablated and ablations.full in self.conditions:
             found.append("ablations")
-        sizes = ladder.parameters or {m: s.parameters for m, s in self.models.items()}
-        rungs = [m for m in self.models if sizes.get(m)]
+        rungs = [
+            m for m, s in self.models.items() if (ladder.parameters or {m: s.parameters}).get(m)
+        ]
         if len(rungs) >= 3 and {ladder.treatment, ladder.control} <= set(self.conditions):
             found.append("ladder")
         return found
