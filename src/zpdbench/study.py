@@ -434,9 +434,8 @@ class Study(Section):
         ]
         if ablated and ablations.full in self.conditions:
             found.append("ablations")
-        rungs = [
-            m for m, s in self.models.items() if (ladder.parameters or {m: s.parameters}).get(m)
-        ]
+        sized = set(ladder.parameters) or {m for m, s in self.models.items() if s.parameters}
+        rungs = [m for m in self.models if m in sized]
         if len(rungs) >= 3 and {ladder.treatment, ladder.control} <= set(self.conditions):
             found.append("ladder")
         return found
