@@ -336,6 +336,7 @@ VERBS: dict[str, Verb] = {
         "zpdbench.plan",
         (
             _CONFIG,
+            _arg("--pilot", default=None, metavar="FILE", help="a pilot's scores.tsv, for power"),
             _arg(
                 "--hardware",
                 nargs="*",

@@ -283,20 +283,36 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _power(study: Study, console: Console) -> None:
-    from rich.table import Table
-
+def _power(study: Study, console: Console, pilot: str | None) -> None:
     from zpdbench.statistics import power_table
 
     h3a = study.hypotheses.h3a
-    rows: list[dict[str, Any]] = power_table.plan(h3a, len(study.seeds)) if h3a else []
+    if h3a is None:
+        if pilot:
+            raise UserError("no hypotheses.h3a to plan for", where=pilot, fix="state it first")
+        return
+    _power_table(power_table.plan(h3a, len(study.seeds)), "d", console)
+    if pilot:
+        named = h3a.benchmarks or list(study.benchmarks)
+        rows = power_table.of_pilot(pilot, h3a, named, len(study.seeds))
+        mean = [r for r in rows if r["benchmark"] == "mean"]
+        console.print(f"after the pilot, {mean[0]['note']}, mean over the benchmarks:")
+        _power_table(mean, "points", console)
+
+
+def _power_table(rows: list[dict[str, Any]], unit: str, console: Console) -> None:
+    from rich.table import Table
+
     if not rows:
         return
-    table = Table("seeds", "power for the claim", "smallest d found (0.80)", box=None)
+    needed = rows[0]["seeds_for_80"]
+    table = Table("seeds", "power for the claim", f"smallest {unit} found (0.80)", box=None)
     for row in rows:
         mark = " (planned)" if row["is_planned"] else ""
         table.add_row(f"{row['n_seeds']}{mark}", f"{row['power']:.2f}", f"{row['mde_80']:.2f}")
     console.print(table)
+    if needed is not None:
+        console.print(f"80 % power for the claim needs {needed:,.0f} seeds")
 
 
 def _print(plan: Plan, study: Study, args: argparse.Namespace) -> None:
@@ -315,7 +331,7 @@ def _print(plan: Plan, study: Study, args: argparse.Namespace) -> None:
         memory.add_row(model, f"{train:,}", f"{serve:,}")
     console.print(memory)
     _hours(study, console, _machines(study, args.hardware), args.price, args.devices)
-    _power(study, console)
+    _power(study, console, args.pilot)
     for warning in plan.warnings:
         console.print(f"warning: {warning}", soft_wrap=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import polars as pl
 import pytest
 
 from tests.statistics.grids import grid, read
+from zpdbench import cli
 from zpdbench.errors import UserError
 from zpdbench.statistics import (
     ablations,
@@ -23,6 +25,7 @@ from zpdbench.statistics import (
     power_table,
     r1,
     rq1,
+    settings,
 )
 
 CONFIG = """\
@@ -335,3 +338,22 @@ def test_a_study_need_not_expect_anything(study: Path, tmp_path: Path) -> None:
     assert run(expected, tmp_path, efficiency=None) == []
     header = (tmp_path / "out.tsv").read_text("utf-8")
     assert header.startswith("hypothesis\tquantity\t") and header.count("\n") == 1
+
+
+def test_plan_reads_a_pilot(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = {"humaneval": 20, "gsm8k": 20, "mmlu": 20, "kobest": 30}
+    pilot = grid(models=("mini-qwen", "mini-solar"), n_seeds=3, sizes=sizes)
+    (tmp_path / "study.yaml").write_text(CONFIG, "utf-8")
+    aggregate(tmp_path, write_runs(tmp_path, pilot))
+    config = ["--configfile", str(root / "config/mini.yaml")]
+    assert cli.main(["plan", *config, "--pilot", str(tmp_path / "scores.tsv")]) == 0
+    said = capsys.readouterr().out
+    claimed, measured = said.split("after the pilot, spread measured on 3 seeds")
+    assert re.search(r"80 % power for the claim needs 5\d seeds", claimed)
+    h = settings.read_hypotheses(root / "config/mini.yaml").h3a
+    assert h is not None
+    rows = power_table.of_pilot(tmp_path / "scores.tsv", h, list(sizes), 5)
+    row = next(r for r in rows if r["benchmark"] == "mean" and r["is_planned"])
+    assert f"5 (planned)  {row['power']:.2f}" in measured
+    assert cli.main(["plan", *config, "--pilot", str(tmp_path / "none.tsv")]) == 2
+    assert "cannot be read as scores.tsv" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from zpdbench.errors import UserError
@@ -92,12 +93,35 @@ def from_pilot(cells: Any, h: H3a, planned: int) -> list[dict[str, Any]]:
     return rows
 
 
+def of_pilot(
+    path: str | Path, h: H3a, benchmarks: Sequence[str] | None, planned: int = 0
+) -> list[dict[str, Any]]:
+    """`from_pilot` of a pilot's scores.tsv: complete seeds of the runs that are there.
+
+    Args:
+        benchmarks: of the endpoint; None: all of the table.
+        planned: the study's number of seeds; 0: the pilot's.
+
+    Raises:
+        UserError: no scores.tsv, or no fine-tuned run of the two models in it.
+    """
+    from zpdbench.statistics import h3a, runs
+
+    table = runs.read_run_scores(path)
+    last = table.filter(runs.pl.col("items") == "full", runs.pl.col("condition") != "base")
+    if last.is_empty():
+        raise UserError("no fine-tuned run has final scores", where=str(path))
+    last = last.filter(runs.pl.col("step") == last["step"].max())
+    cells = h3a.collect(last, h, benchmarks, allow_missing=True)
+    return from_pilot(cells, h, planned or min(map(len, cells.seeds.values())))
+
+
 def main(args: argparse.Namespace) -> None:
     """Entry of the verb: args.study, args.out, args.scores (scores.tsv or runs' files; optional).
 
     With scores, the measured spread; always the claimed effect sizes, if there are any.
     """
-    from zpdbench.statistics import h3a, runs, settings
+    from zpdbench.statistics import settings
     from zpdbench.statistics.verdicts import write_rows
 
     hypotheses = settings.read_hypotheses(args.study, need="h3a")
@@ -110,14 +134,9 @@ def main(args: argparse.Namespace) -> None:
     given = getattr(args, "scores", None)
     if given:
         path = given[0] if isinstance(given, list | tuple) else given
-        table = runs.read_run_scores(path)
-        last = table.filter(runs.pl.col("items") == "full")
-        last = last.filter(runs.pl.col("condition") != "base")
-        last = last.filter(runs.pl.col("step") == last["step"].max())
         named = h.benchmarks or settings.study_names(config, "benchmarks")
-        cells = h3a.collect(last, h, named, allow_missing=True)
-        planned = planned or min(map(len, cells.seeds.values()))
-        rows += from_pilot(cells, h, planned)
+        rows += of_pilot(path, h, named, planned)
+        planned = planned or next(int(r["n_seeds"]) for r in rows if r["is_planned"])
     planned = planned or 5
     rows += plan(h, planned)
     if not rows:
