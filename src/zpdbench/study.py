@@ -338,7 +338,11 @@ class Hub(Section):
     """Where files of the hub are had; changes no byte, as all are checked by hash."""
 
     endpoint: Annotated[
-        str | None, Field(pattern=r"^https?://", description="a mirror's address; else HF_ENDPOINT")
+        str | None,
+        Field(
+            pattern=r"^https?://[^@\s]+$",
+            description="a mirror's address; else HF_ENDPOINT. HF_TOKEN is not sent to it",
+        ),
     ] = None
     folder: Annotated[
         str | None,

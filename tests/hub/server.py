@@ -57,6 +57,7 @@ class Hub:
     faults: list[Fault] = field(default_factory=list)
     asked: list[tuple[str, str, str | None]] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
+    told: set[str] = field(default_factory=set)
     url: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -91,6 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(parts.path)
         with self.hub.lock:
             self.hub.asked.append((self.command, path, self.headers.get("Range")))
+            self.hub.told.add(self.headers.get("Authorization", "")[7:])
         fault = self.hub.fault(self.command, path)
         if fault is not None and fault.kind == "status":
             return self._send(fault.status, b"{}", fault.headers)

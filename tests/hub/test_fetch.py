@@ -177,7 +177,13 @@ def test_gated_with_a_token(
     hub.repos[f"models/{MODEL}"].gated = True
     hub.tokens.add("hf_secret")
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    # The address stands in the configuration, which may be somebody else's.
+    with pytest.raises(UserError, match="a mirror gets it only if HF_ENDPOINT names it"):
+        make(settings, tmp_path / "out")
+    assert hub.told == {""}
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
     assert make(settings, tmp_path / "out")["layers"] == 3
+    assert "hf_secret" in hub.told
 
 
 def test_too_many_requests_are_waited_for(config: Path, hub: server.Hub, tmp_path: Path) -> None:

@@ -18,7 +18,10 @@ def explain(error: Exception, kind: Kind, repo: str, revision: str | None) -> Us
     status = _status(error)
     if isinstance(error, errors.GatedRepoError):
         what = "its owners ask that their terms be accepted first"
-        fix = f"accept them at {page}, then set HF_TOKEN to a token of that account"
+        fix = (
+            f"accept them at {page}, then set HF_TOKEN to a token of that account "
+            "(a mirror gets it only if HF_ENDPOINT names it)"
+        )
     elif isinstance(error, errors.RevisionNotFoundError):
         what = "has no such commit: its history was rewritten, or it is another repository's"
         fix = "find out why, then `zpdbench pin --update`"

@@ -136,7 +136,9 @@ def _from_hub(wanted: Repository, path: str, what: HubFile, hub: Hub) -> Path:
         url = hf_hub_url(
             wanted.repo, path, repo_type=kind, revision=wanted.revision, endpoint=hub.endpoint
         )
-        facts = get_hf_file_metadata(url, endpoint=hub.endpoint, retry_on_errors=True)
+        facts = get_hf_file_metadata(
+            url, endpoint=hub.endpoint, token=token(hub), retry_on_errors=True
+        )
         if facts.commit_hash != wanted.revision:
             raise UserError(
                 f"the hub answers with commit {str(facts.commit_hash)[:40]!r} for it",
@@ -157,6 +159,7 @@ def _from_hub(wanted: Repository, path: str, what: HubFile, hub: Hub) -> Path:
                 revision=wanted.revision,
                 cache_dir=cache,
                 endpoint=hub.endpoint,
+                token=token(hub),
             )
         )
     except UserError:
@@ -165,6 +168,16 @@ def _from_hub(wanted: Repository, path: str, what: HubFile, hub: Hub) -> Path:
         Exception
     ) as error:  # the client's, its HTTP library's and the system's have no common base
         raise faults.explain(error, wanted.kind, wanted.repo, wanted.revision) from error
+
+
+def token(hub: Hub) -> bool | None:
+    """What the client is told about the user's token: None, send it; False, do not.
+
+    A configuration may be somebody else's: the address that it names gets no token, unless the
+    user's own environment names the same.
+    """
+    trusted = {"https://huggingface.co", os.environ.get("HF_ENDPOINT", "").rstrip("/")}
+    return None if hub.endpoint is None or hub.endpoint.rstrip("/") in trusted else False
 
 
 def quiet() -> None:

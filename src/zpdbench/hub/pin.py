@@ -12,7 +12,7 @@ from typing import Any
 from zpdbench import files, revisions, study
 from zpdbench.errors import UserError
 from zpdbench.hub import faults
-from zpdbench.hub.fetch import quiet
+from zpdbench.hub.fetch import quiet, token
 from zpdbench.revisions import Kind, Pin
 
 # What a checkpoint consists of, at the top of its repository; never a pickle, never code.
@@ -79,7 +79,7 @@ def look_up(
     from huggingface_hub import HfApi, hf_hub_download
 
     type_ = "model" if kind == "models" else "dataset"
-    api = HfApi(endpoint=hub.endpoint)
+    api = HfApi(endpoint=hub.endpoint, token=token(hub))
     seen = known.seen if known is not None and known.revision == revision else None
     try:
         info = api.repo_info(repo, repo_type=type_, revision=revision or "main")
@@ -105,6 +105,7 @@ def look_up(
                     revision=revision,
                     cache_dir=folder,
                     endpoint=hub.endpoint,
+                    token=token(hub),
                 )
                 path = Path(fetched)
                 found[entry.path] = (files.sha256_file(path), path.stat().st_size)
