@@ -192,7 +192,7 @@
       more.hidden = shown >= found.length;
     };
     const block = (parent, title, text) => {
-      const h = document.createElement("h4");
+      const h = document.createElement("h3");
       h.textContent = title;
       const pre = document.createElement("pre");
       pre.textContent = text;
