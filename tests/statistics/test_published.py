@@ -5,6 +5,10 @@ The data are short enough to stand here; the figures are as printed, so with the
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -101,3 +105,31 @@ def test_bcg_meta_regression() -> None:
 
 def test_holm_by_hand() -> None:
     assert effects.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+PINGOUIN = json.loads((Path(__file__).parent / "fixtures" / "pingouin.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("want", PINGOUIN["grids"])
+def test_pingouin_agrees(want: dict[str, Any]) -> None:
+    """Five grids of 4 conditions and 3 to 20 seeds; fixtures/make_pingouin.py."""
+    y = np.array(want["y"])
+
+    def near(got: list[float], name: str) -> None:
+        assert got == pytest.approx(want[name], rel=1e-8, abs=1e-10), name
+
+    one_way, block = anova.one_way(y)[0], anova.blocked(y)[0]
+    near([one_way.statistic, one_way.p_value], "one_way")
+    near([block.statistic, block.p_value, block.epsilon, block.p_corrected], "blocked")
+    welch = effects.welch(y[0], y[3], side="different")
+    near([welch.statistic, welch.df, welch.p_value], "welch")
+    paired = effects.paired(y[3] - y[0], side="different")
+    near([paired.statistic, paired.p_value], "paired")
+    for name, (statistic, _, p) in (
+        ("friedman", anova.friedman(y)),
+        ("kruskal", anova.kruskal(y)),
+    ):
+        near([statistic, p], name)
+    # Pingouin corrects by Hedges' approximation, we by the exact factor.
+    size = effects.hedges_g(y[3], y[0])
+    assert size.d * (1 - 3 / (4 * 2 * y.shape[1] - 9)) == pytest.approx(want["g"], rel=1e-8)
