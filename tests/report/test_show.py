@@ -7,11 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from tests.statistics.grids import CONFIG, grid
 from zpdbench.cli import main
 from zpdbench.errors import UserError
-from zpdbench.report import draw_figures
+from zpdbench.report import draw_figures, show
 from zpdbench.statistics import aggregate_scores
 
 
@@ -53,6 +54,22 @@ def test_any_table_fits(results: Path, capsys: pytest.CaptureFixture[str], name:
     text = capsys.readouterr().out
     assert name in text and max(map(len, text.splitlines())) <= 100
     assert "gsm8k" in text
+
+
+def test_one_end_of_an_interval_is_not_shown_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = ["method", "difference", "low", "high", "p_value"]
+    rows = [[f"{'a long name of a method ' * 3}{i}", f"{i}.5", "-1.25", f"{i}.123456", "0.5"]
+            for i in range(3)]  # fmt: skip
+    rows[1][2] = "-1.5" + "0" * 12
+    text = "\n".join("\t".join(r) for r in [columns, *rows])
+    for width in range(60, 110, 5):
+        console = Console(width=width, highlight=False)
+        (tmp_path / "x.tsv").write_text(text + "\n", "utf-8")
+        show.render(tmp_path / "x.tsv", console=console)
+        header = capsys.readouterr().out.splitlines()[1].split()
+        assert ("low" in header) == ("high" in header)
 
 
 def test_what_a_model_wrote_is_no_markup(

@@ -21,9 +21,12 @@ _FIRST = (
     "verdict", "model", "benchmark", "condition", "step", "quantity", "method", "term",
     "contrast", "scale", "unit", "n_seeds", "ratio", "estimate", "difference", "p_value", "power",
     "claimed_difference", "mde_80", "seeds_for_80",
-    "value", "mean", "expected", "observed", "low", "high", "design", "test", "p_holm",
+    "value", "mean", "ece", "expected", "observed", "low", "high", "design", "test", "p_holm",
     "statistic",
 )  # fmt: skip
+
+# One end of an interval without the other says less than neither.
+_PAIRS = ({"low", "high"}, {"sd_small", "sd_large"})
 
 Row = dict[str, str]
 
@@ -148,6 +151,9 @@ def _render_any(name: str, columns: list[str], rows: list[Row], console: Console
         if widths[column] <= room:
             chosen.add(column)
             room -= widths[column]
+    for pair in _PAIRS:
+        if len(chosen & pair) == 1:
+            chosen -= pair
     kept = [c for c in varying if c in chosen]
     table = Table(title=escape(name), title_justify="left", pad_edge=False, box=None)
     for column in kept:
