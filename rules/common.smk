@@ -7,7 +7,7 @@ sys.path.insert(0, os.path.join(workflow.basedir, "src"))
 
 from snakemake.exceptions import WorkflowError
 
-from zpdbench import cluster, grid, preflight, resources
+from zpdbench import cluster, failures, grid, preflight, resources
 from zpdbench.errors import UserError
 from zpdbench.images import containers
 from zpdbench.study import lock_study
@@ -76,3 +76,8 @@ onstart:
 onsuccess:
     if os.path.exists(paths.table("h3a")):
         shell(f"zpdbench show {paths.table('h3a')}")
+
+
+onerror:
+    for file in [log] if isinstance(log, str) else log:
+        print(*failures.reasons(Path(file)), sep="\n", file=sys.stderr)

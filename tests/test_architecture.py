@@ -14,7 +14,7 @@ LAYERS: list[set[str]] = [
     {"files", "progress", "hypotheses"},
     {"grid", "revisions", "devices"},
     {"study"},
-    {"resources", "schema", "records", "images", "cluster", "hub", "hardware"},
+    {"resources", "schema", "records", "images", "cluster", "hub", "hardware", "failures"},
     {"benchmarks", "sandbox", "engines", "curriculum"},
     {"embedded"},
     {
