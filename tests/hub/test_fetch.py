@@ -229,7 +229,11 @@ def _job(config: str, out: str) -> None:
     make(settings, Path(out))
 
 
-def test_jobs_at_once_share_one_cache(config: Path, hub: server.Hub, tmp_path: Path) -> None:
+def test_jobs_at_once_share_one_cache(
+    config: Path, hub: server.Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An engine that an earlier test opened in this process has set it; a new process reads it.
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     pinned(config)
     context = multiprocessing.get_context("spawn")
     jobs = [
