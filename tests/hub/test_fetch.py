@@ -232,8 +232,9 @@ def _job(config: str, out: str) -> None:
 def test_jobs_at_once_share_one_cache(
     config: Path, hub: server.Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # An engine that an earlier test opened in this process has set it; a new process reads it.
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    # An engine that an earlier test opened in this process has set them; a new process reads them.
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
     pinned(config)
     context = multiprocessing.get_context("spawn")
     jobs = [
