@@ -7,10 +7,10 @@ sys.path.insert(0, os.path.join(workflow.basedir, "src"))
 
 from snakemake.exceptions import WorkflowError
 
-from zpdbench import cluster, failures, grid, preflight, resources
+from zpdbench import cluster, failures, grid, inputs, preflight, resources
 from zpdbench.errors import UserError
 from zpdbench.images import containers
-from zpdbench.study import lock_study
+from zpdbench.study import lock_study, write_lock
 
 # What `verify` is asked for is no part of a study.
 asked = ("bundle", "level", "minutes", "digest", "replicates")
@@ -60,6 +60,9 @@ localrules:
 # data are not.
 onstart:
     try:
+        # Now that Snakemake's own lock is held: another call beside a run, or a dry run, must not
+        # change what the run's jobs read.
+        write_lock(study)
         preflight.check_machine(study)
         jobs = list(workflow.dag.needrun_jobs())
         if in_containers:

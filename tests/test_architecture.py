@@ -28,7 +28,7 @@ LAYERS: list[set[str]] = [
         "artifacts",
     },
     {"estimate"},
-    {"plan", "doctor", "preflight", "init"},
+    {"plan", "doctor", "preflight", "init", "inputs"},
     {"cli"},
     # Asks the command line what it knows; loaded by its verb alone.
     {"completion"},

@@ -201,7 +201,8 @@ def _machines(study: Study, asked: Sequence[str] | None) -> list[str]:
 
 def _size(study: Study, console: Console, plan: Plan) -> None:
     console.print(
-        f"{len(study.models)} models x {len(study.conditions)} conditions x "
+        (f"{study.study}: " if study.study else "")
+        + f"{len(study.models)} models x {len(study.conditions)} conditions x "
         f"{len(study.seeds)} seeds, {len(study.benchmarks)} benchmarks, evaluated at "
         f"{len(study.served_steps)} steps: {plan.points:,} adapters and bases, "
         f"{plan.cells:,} cells"

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
+from zpdbench.adapters import state
 from zpdbench.checkpoints import folders
+from zpdbench.corpora import make_items, sources
 from zpdbench.errors import UserError
 from zpdbench.hub import fetch
 from zpdbench.hub.fetch import Repository
 from zpdbench.study import EmbeddedModel, GgufModel, LocalModel, Study
+
+READ_AT_START = 64 << 20
+"""Corpus files larger than this (bytes) are read by their job alone: that takes too long here."""
 
 _UNPINNED = {"models": "the model's files", "datasets": "the data set's files"}
 
@@ -62,16 +68,36 @@ def check_machine(study: Study) -> None:
             folders.check(Path(model.path).expanduser())
         _check_cache(study, name)
     for name, source in study.corpus.sources.items():
-        if source.path is None or source.repo is not None or "*" in source.path:
+        if source.path is None or source.repo is not None:
             continue
-        if not (study.data_folder / source.path).is_file():
+        folder = study.data_folder
+        paths = sorted(folder.glob(source.path)) if "*" in source.path else [folder / source.path]
+        if not paths or not paths[0].is_file():
             raise UserError(
-                f"no file {source.path} below {study.data_folder}",
+                f"no file {source.path} below {folder}",
                 where=f"corpus.sources.{name}",
                 fix="correct path: or data_dir:",
             )
-    if any(b.source == "files" for b in study.benchmarks.values()):
-        _ = study.data_folder
+        if sum(path.stat().st_size for path in paths) <= READ_AT_START:
+            sources.read(name, source, study.corpus, paths)
+    for name, benchmark in study.benchmarks.items():
+        if benchmark.source == "files":
+            make_items.documents_of(study, name)
+    _check_writable(state.cache_root())
+
+
+def _check_writable(folder: Path) -> None:
+    """Check that the cache can be written, by a file that is at once taken away again."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"cannot be written ({error.strerror})",
+            where=str(folder),
+            fix="set ZPDBENCH_CACHE to a folder of yours",
+        ) from error
 
 
 def _check_cache(study: Study, name: str) -> None:

@@ -354,6 +354,9 @@ class Hub(Section):
 class Study(Section):
     """The whole configuration."""
 
+    study: Annotated[
+        str | None, Field(min_length=1, max_length=120, description="its name, as reports show it")
+    ] = None
     results: Annotated[str, Field(min_length=1)] = "results"
     data_dir: Annotated[
         str | None, Field(description="where local data sets lie; else ZPDBENCH_DATA")
@@ -823,7 +826,9 @@ def lock_text(study: Study) -> str:
 
 
 def lock_study(config: Mapping[str, Any], sources: Sequence[str]) -> Study:
-    """Check Snakemake's merged configuration and write {results}/study.lock.yaml if it changed.
+    """Check Snakemake's merged configuration; write {results}/study.lock.yaml if there is none.
+
+    An existing lock stays as it is until `write_lock`: jobs of a run under way may be reading it.
 
     Args:
         config: Snakemake's `config`, command-line overrides included.
@@ -833,6 +838,17 @@ def lock_study(config: Mapping[str, Any], sources: Sequence[str]) -> Study:
         UserError: a mistake in the configuration, or a results folder that cannot be written.
     """
     study = parse(config, sources)
+    if not Path(study.paths.study_lock).is_file():
+        write_lock(study)
+    return study
+
+
+def write_lock(study: Study) -> None:
+    """Write {results}/study.lock.yaml, which jobs read, if it says something else.
+
+    Raises:
+        UserError: a results folder that cannot be written.
+    """
     lock, text = Path(study.paths.study_lock), lock_text(study)
     try:
         if not lock.is_file() or lock.read_text("utf-8") != text:
@@ -843,4 +859,3 @@ def lock_study(config: Mapping[str, Any], sources: Sequence[str]) -> Study:
             where=str(error.filename or lock),
             fix="set results: to a folder of yours",
         ) from error
-    return study

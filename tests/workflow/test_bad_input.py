@@ -91,8 +91,15 @@ def _no_permission(study: Study, folder: Path) -> None:
     study["results"] = str(folder / "closed/results")
 
 
+def _benchmark_of_files(study: Study, _: Path) -> None:
+    study["benchmarks"]["gsm8k"]["source"] = "files"
+
+
+def _closed_cache(_: Study, folder: Path) -> None:
+    (folder.parent / "cache").write_text("")
+
+
 DONE = {"logs", "benchmarks", "records", "items"}
-CORPUS, ITEMS = "corpora/mini.parquet", "items/gsm8k.parquet"
 CASES = [
     Case("unknown key", _set("training", "learning_rat", 1), "all", r":\d+: training.learning_rat"),
     Case("missing model", _set("hypotheses", "h3a", "small", "qwen"), "all", "no model 'qwen'"),
@@ -136,31 +143,31 @@ CASES = [
     Case(
         "a missing column",
         _corpus({"instruction": "Count.", "input": ""}),
-        CORPUS,
+        "all",
         "record 41: no field 'output'",
-        before_any_job=False,
     ),
     Case(
         "an empty response",
         _corpus({**RECORD, "output": " "}),
-        CORPUS,
+        "all",
         "record 41: the response is empty",
-        before_any_job=False,
     ),
     Case(
         "a malformed line",
         _items(ITEM * 2 + '{"question": "How\n'),
-        ITEMS,
+        "all",
         r"test\.jsonl:3: ",
-        before_any_job=False,
     ),
     Case(
         "an item without an answer",
         _items(ITEM + ITEM.replace("#### ", "")),
-        ITEMS,
+        "all",
         r"test\.jsonl:2: item without an answer",
-        before_any_job=False,
     ),
+    Case(
+        "no benchmark file", _benchmark_of_files, "all", r"no such file.*gsm8k|gsm8k.*no such file"
+    ),
+    Case("a closed cache", _closed_cache, "all", "set ZPDBENCH_CACHE to a folder of yours"),
 ]
 
 

@@ -15,7 +15,7 @@ from zpdbench.statistics import effects, metrics, tables
 
 SCORES = (
     "model", "condition", "seed", "step", "benchmark", "task", "metric", "value", "n_items",
-    "items",
+    "items", "interim",
 )  # fmt: skip
 CURVES = (
     "model", "condition", "step", "benchmark", "metric", "items", "n_items", "n_seeds", "mean",
@@ -33,9 +33,9 @@ def scores(table: pl.DataFrame, subset: pl.DataFrame | None = None) -> pl.DataFr
             were asked before their last step.
 
     Returns:
-        SCORES' columns. `items` is `full` at a run's last step and for the untuned base, and
-        `subset` at every step of a benchmark that is also evaluated on the way: a curve compares
-        the same items, so the last step and the base have both.
+        SCORES' columns but for `interim`. `items` is `full` at a run's last step and for the
+        untuned base, and `subset` at every step of a benchmark that is also evaluated on the way: a
+        curve compares the same items, so the last step and the base have both.
     """
     if subset is None:
         subset = metrics.interim_items(table)
@@ -48,7 +48,7 @@ def scores(table: pl.DataFrame, subset: pl.DataFrame | None = None) -> pl.DataFr
         part = table.join(subset, on=["benchmark", "task", "item_id"], how="semi")
         if not part.is_empty():
             parts.append(metrics.task_scores(part).with_columns(pl.lit("subset").alias("items")))
-    return _sorted(pl.concat(parts).select(SCORES))
+    return _sorted(pl.concat(parts).select(SCORES[:-1]))
 
 
 def scores_of_files(paths: Sequence[str | Path]) -> pl.DataFrame:
@@ -142,8 +142,17 @@ def main(args: argparse.Namespace) -> None:
         from zpdbench.statistics import settings
 
         expected = len(settings.read(args.study).get("seeds") or []) or None
-    files.write_tsv(args.out_scores, SCORES, result.iter_rows())
+    interim = expected is not None and _is_incomplete(result, expected)
+    files.write_tsv(args.out_scores, SCORES, result.with_columns(pl.lit(interim)).iter_rows())
     files.write_tsv(args.out_curves, CURVES, curves(result, expected_seeds=expected))
+
+
+def _is_incomplete(run_scores: pl.DataFrame, expected_seeds: int) -> bool:
+    """Whether a condition of a model has fewer seeds than a complete grid."""
+    runs = run_scores.filter(pl.col("condition") != grid.BASE)
+    seeds = runs.group_by("model", "condition").agg(pl.col("seed").n_unique())["seed"]
+    full = runs["model"].n_unique() * runs["condition"].n_unique()
+    return len(seeds) < full or bool((seeds < expected_seeds).any())
 
 
 def _sortable(value: Any) -> Any:

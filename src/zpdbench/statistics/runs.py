@@ -30,7 +30,7 @@ def read_run_scores(path: str | Path) -> pl.DataFrame:
     schema = {
         "model": pl.String, "condition": pl.String, "seed": pl.String, "step": pl.Int64,
         "benchmark": pl.String, "task": pl.String, "metric": pl.String, "value": pl.Float64,
-        "n_items": pl.Int64, "items": pl.String,
+        "n_items": pl.Int64, "items": pl.String, "interim": pl.Boolean,
     }  # fmt: skip
     try:
         table = pl.read_csv(
@@ -47,7 +47,7 @@ def read_run_scores(path: str | Path) -> pl.DataFrame:
         raise UserError("is not scores.tsv", where=str(path), fix="zpdbench aggregate-scores")
     primary = pl.col("benchmark").map_elements(metrics.primary_metric, return_dtype=pl.String)
     return table.filter((pl.col("task") == "all") & (pl.col("metric") == primary)).drop(
-        "task", "metric"
+        "task", "metric", "interim"
     )
 
 
