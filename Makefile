@@ -18,7 +18,7 @@ SCORES ?= results/scores.tsv
 CONFIG ?= config/mini.yaml
 OUT ?= h3a.tsv
 
-.PHONY: docs images test-images docker-h3a help venv h3a test test-fast check format lock schema
+.PHONY: docs images test-images test-containers test-slurm test-all docker-h3a help venv h3a test test-fast check format lock schema
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -61,6 +61,16 @@ APART := tests/workflow/test_slurm.py tests/workflow/test_apptainer.py tests/san
 test: venv ## all tests but those of images, Slurm, servers and fresh environments, fast ones first
 	$(BIN)/python -m pytest -q $(APART:%=--ignore=%)
 
+# Debian's packages for these are installed by the tests themselves, as root; where that cannot be
+# done they fail here, and are skipped elsewhere.
+test-containers: venv ## score and stats images, built, and the micro grid's scores and statistics in them
+	ZPDBENCH_REQUIRE=apptainer $(BIN)/python -m pytest -q tests/workflow/test_apptainer.py tests/sandbox/test_apptainer.py \
+	  -k 'not slurm_and_images'
+
+test-slurm: venv ## the micro grid through a Slurm of our own, its jobs killed in every way, and with images
+	ZPDBENCH_REQUIRE=slurm,apptainer $(BIN)/python -m pytest -q tests/workflow/test_slurm.py \
+	  tests/workflow/test_apptainer.py::test_slurm_and_images_together
+
 test-all: venv ## those too
 	$(BIN)/python -m pytest -q
 
@@ -83,7 +93,7 @@ images: venv ## the stages' container images, built where missing
 	$(BIN)/snakemake --cores $(CORES) images
 
 test-images: venv ## all four images, the micro grid in them, on the host and through Slurm
-	ZPDBENCH_TEST_IMAGES=all $(BIN)/python -m pytest -q tests/images tests/workflow
+	ZPDBENCH_TEST_IMAGES=all ZPDBENCH_REQUIRE=slurm,apptainer $(BIN)/python -m pytest -q tests/images tests/workflow
 
 docker-h3a: venv ## OUT (h3a.tsv) from SCORES in the stats image, by podman or docker
 	$(BIN)/snakemake --cores $(CORES) "$$($(BIN)/python -c 'import pathlib; from zpdbench.images import names; print(".cache/images/" + names.image_name(pathlib.Path("."), "stats") + ".sif")')"

@@ -8,6 +8,7 @@ rule make_crate:
         paths.log("make_crate"),
     benchmark:
         paths.benchmark("make_crate")
+    localrule: True
     container:
         images["stats"]
     threads: 1
@@ -32,6 +33,7 @@ rule verify:
         table=paths.table("verification"),
         page=f"{paths.results}/verification.html",
         said=paths.log("verify"),
+    localrule: True
     container:
         images["stats"]
     threads: 2

@@ -39,23 +39,6 @@ wildcard_constraints:
     **grid.WILDCARDS,
 
 
-# With a cluster's executor these run where Snakemake runs: they take seconds, a queue would not.
-localrules:
-    make_items,
-    aggregate_scores,
-    h3a,
-    rq1,
-    h3b,
-    r1,
-    efficiency,
-    power,
-    expected,
-    h3a_sensitivity,
-    calibration,
-    draw_figures,
-    report,
-
-
 # What is looked at before the first job starts, and not in a dry run: that may be made where the
 # data are not.
 onstart:

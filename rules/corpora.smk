@@ -8,6 +8,7 @@ rule make_items:
         paths.log("make_items", "benchmark"),
     benchmark:
         paths.benchmark("make_items", "benchmark")
+    localrule: True
     container:
         images["train"]
     threads: 1

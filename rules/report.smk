@@ -24,6 +24,7 @@ rule draw_figures:
         paths.log("draw_figures"),
     benchmark:
         paths.benchmark("draw_figures")
+    localrule: True
     container:
         images["stats"]
     threads: 1
@@ -54,6 +55,7 @@ rule report:
         paths.log("report"),
     benchmark:
         paths.benchmark("report")
+    localrule: True
     container:
         images["stats"]
     threads: 1

@@ -1,3 +1,4 @@
+# All of this takes seconds: it runs where Snakemake runs, a cluster's queue would take longer.
 run_scores = [paths.scores(*run) for run in study.all_runs]
 
 
@@ -12,6 +13,7 @@ rule aggregate_scores:
         paths.log("aggregate_scores"),
     benchmark:
         paths.benchmark("aggregate_scores")
+    localrule: True
     container:
         images["stats"]
     threads: 1
@@ -43,6 +45,7 @@ rule h3a:
         paths.log("h3a"),
     benchmark:
         paths.benchmark("h3a")
+    localrule: True
     container:
         images["stats"]
     threads: 1
@@ -71,6 +74,7 @@ for verb in ("h3a_sensitivity", "calibration"):
             paths.log(verb),
         benchmark:
             paths.benchmark(verb)
+        localrule: True
         container:
             images["stats"]
         threads: 1
@@ -106,6 +110,7 @@ for verb, table in from_scores_table.items():
             paths.log(verb),
         benchmark:
             paths.benchmark(verb)
+        localrule: True
         container:
             images["stats"]
         threads: 1
@@ -132,6 +137,7 @@ rule efficiency:
         paths.log("efficiency"),
     benchmark:
         paths.benchmark("efficiency")
+    localrule: True
     container:
         images["stats"]
     threads: 1
@@ -157,6 +163,7 @@ rule expected:
         paths.log("expected"),
     benchmark:
         paths.benchmark("expected")
+    localrule: True
     container:
         images["stats"]
     threads: 1
@@ -180,6 +187,7 @@ rule validate_statistics:
         paths.log("validate_statistics"),
     benchmark:
         paths.benchmark("validate_statistics")
+    localrule: True
     container:
         images["stats"]
     threads: 1

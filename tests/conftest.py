@@ -1,4 +1,4 @@
-"""What all tests share: the repository's root, the real data's folder, the slow tests last."""
+"""What all tests share: the repository's root, real data, Slurm and images; slow tests last."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.installed import apptainer, images, slurm
 from tests.micro import micro
 
-__all__ = ["micro"]
+__all__ = ["apptainer", "images", "micro", "slurm"]
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -109,9 +109,20 @@ def _kill_session(session: int) -> None:
 
 @pytest.fixture(scope="session")
 def micro(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Workspace:
-    """The micro grid, run once from nothing to `all`."""
+    """The micro grid, run once from nothing to `all`.
+
+    ZPDBENCH_TEST_MICRO names a folder that keeps it, for several test runs on the same sources.
+    """
     folder = tmp_path_factory.mktemp("e2e") / "first"
-    folder.mkdir()
     workspace = Workspace(folder, root, root / "config/micro.yaml")
+    given = os.environ.get("ZPDBENCH_TEST_MICRO")
+    kept = Path(given) / "micro" if given else None
+    if kept and kept.is_dir():
+        shutil.copytree(kept, folder, symlinks=True)
+        return workspace
+    folder.mkdir()
     workspace.run("all")
+    if kept:
+        shutil.copytree(folder, kept.with_name("partial"), symlinks=True)
+        kept.with_name("partial").rename(kept)
     return workspace

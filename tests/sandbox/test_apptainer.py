@@ -1,15 +1,13 @@
-"""The sandbox inside the score image, where Apptainer and the image are there."""
+"""The sandbox inside the score image: all layers hold there, and what is hostile does not pass."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
 CODE = """
 from zpdbench.sandbox import Pool, layers
 from tests.sandbox.hostile import HOSTILE
@@ -25,27 +23,14 @@ print("held", len(verdicts))
 """
 
 
-def score_image() -> Path | None:
-    """The newest score image: ZPDBENCH_SCORE_IMAGE, else in the folder where images are built."""
-    if named := os.environ.get("ZPDBENCH_SCORE_IMAGE"):
-        return Path(named)
-    built = sorted((ROOT / ".cache" / "images").glob("score-*.sif"), key=os.path.getmtime)
-    return built[-1] if built else None
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(
-    shutil.which("apptainer") is None or score_image() is None,
-    reason="no apptainer or no score image here",
-)
-def test_layers_and_red_team_inside_the_score_image() -> None:
-    binds = f"{ROOT}/src:/project/src,{ROOT}/tests:/project/tests"
-    import pytest as installed
-
-    packages = Path(installed.__file__).parent.parent
+def test_layers_and_red_team_inside_the_score_image(images: dict[str, Path], root: Path) -> None:
+    image = os.environ.get("ZPDBENCH_SCORE_IMAGE") or str(images["score"])
+    binds = f"{root}/src:/project/src,{root}/tests:/project/tests"
+    packages = Path(pytest.__file__).parent.parent
     command = ["apptainer", "exec", "--userns", "--containall", "--bind", binds]
     command += ["--bind", f"{packages}:/packages"]
-    command += ["--env", "PYTHONPATH=/project/src:/project:/packages", str(score_image())]
+    command += ["--env", "PYTHONPATH=/project/src:/project:/packages", image]
     result = subprocess.run(
         [*command, "python3", "-c", CODE], capture_output=True, text=True, timeout=900
     )

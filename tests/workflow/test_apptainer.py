@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.installed import Slurm, all_stages, install
 from tests.micro import Workspace
-from tests.workflow.conftest import Slurm, all_stages, install
 from tests.workflow.test_slurm import content, through_slurm
 from zpdbench import files
 from zpdbench.images import build_image, containers, names, wheel
@@ -207,7 +207,7 @@ def test_images_are_small_and_the_same_twice(
 
 def test_h3a_by_podman(micro: Workspace, images: dict[str, Path], root: Path) -> None:
     if shutil.which("podman") is None or shutil.which("runc") is None:
-        install("podman", "runc")
+        install("apptainer", "podman", "runc")
     out = micro.folder / "podman.tsv"
     done = subprocess.run(
         [

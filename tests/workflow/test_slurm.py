@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.installed import Slurm
 from tests.micro import Workspace
-from tests.workflow.conftest import Slurm
-from tests.workflow.test_dag import dry_run, job_counts
-from zpdbench import cluster, files, plan, study
+from zpdbench import cluster, files
 from zpdbench.errors import UserError
 
 # As a user does, but asking the cluster more often.
@@ -25,7 +24,6 @@ SOON = [
     "--max-status-checks-per-second=10",
     "--latency-wait=5",
 ]
-LOCAL = {"make_items", "aggregate_scores", "h3a", *study.TABLES, "draw_figures", "all"}
 
 
 def through_slurm(root: Path) -> list[str]:
@@ -166,32 +164,3 @@ def test_a_refused_time_is_told(slurm: Slurm) -> None:
     with pytest.raises(UserError, match="time limit") as raised:
         cluster.check([cluster.Request("train_adapter", partition="gpu", minutes=9999)])
     assert "runtime" in raised.value.fix
-
-
-def test_without_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match="no sbatch on PATH"):
-        cluster.check([cluster.Request("train_adapter")])
-
-
-def test_the_default_study_is_few_jobs(root: Path) -> None:
-    jobs = plan.make_plan(study.load(root / "config/mini.yaml")).jobs
-    assert sum(count for rule, count in jobs.items() if rule not in LOCAL) <= 100
-
-
-@pytest.mark.parametrize("name", ["slurm", "default"])
-def test_every_profile_dry_runs(root: Path, tmp_path: Path, name: str) -> None:
-    executor = ["--executor=local", "--cores=2"] if name == "slurm" else []
-    result = dry_run(
-        root,
-        "all",
-        "--workflow-profile",
-        str(root / f"profiles/{name}"),
-        *executor,
-        "--configfile",
-        str(root / "config/micro.yaml"),
-        "--config",
-        f"results={tmp_path}",
-    )
-    assert result.returncode == 0, result.stderr
-    assert job_counts(result.stdout + result.stderr)["train_adapter"] == 8

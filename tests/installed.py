@@ -1,4 +1,8 @@
-"""A real Slurm, a real Apptainer and real images, installed and made here where possible."""
+"""A real Slurm, a real Apptainer and real images, installed and made here where possible.
+
+Where they cannot be had a test is skipped; `ZPDBENCH_REQUIRE=slurm,apptainer` makes that a failure,
+so that CI cannot leave out what it is there for.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -18,10 +23,17 @@ from zpdbench.study import Images
 STAGES = ("score", "stats")
 
 
-def install(*packages: str) -> None:
-    """Install Debian packages, or skip with the reason."""
+def lacking(what: str, reason: str) -> NoReturn:
+    """Skip for lack of `what`, slurm or apptainer; fail where the caller requires it."""
+    if what in os.environ.get("ZPDBENCH_REQUIRE", "").split(","):
+        pytest.fail(f"{what} is required: {reason}")
+    pytest.skip(reason)
+
+
+def install(what: str, *packages: str) -> None:
+    """Install the Debian packages that `what` needs; see `lacking`."""
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        pytest.skip(f"needs {' '.join(packages)}; only root on Debian can install them here")
+        lacking(what, f"needs {' '.join(packages)}; only root on Debian can install them here")
     command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for attempt in (1, 2):
@@ -30,7 +42,7 @@ def install(*packages: str) -> None:
             return
         if attempt == 1:
             subprocess.run(["apt-get", "update", "-qq"], capture_output=True, check=False)
-    pytest.skip(f"apt-get cannot install {' '.join(packages)}: {done.stderr.strip()[-300:]}")
+    lacking(what, f"apt-get cannot install {' '.join(packages)}: {done.stderr.strip()[-300:]}")
 
 
 @dataclass(frozen=True)
@@ -66,11 +78,11 @@ class Slurm:
 def slurm(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[Slurm]:
     """A Slurm of one node with two fake GPUs."""
     if os.geteuid() != 0:
-        pytest.skip("a Slurm of our own needs root")
+        lacking("slurm", "a Slurm of our own needs root")
     if any(shutil.which(p) is None for p in ("slurmctld", "slurmd", "munged", "sbatch")):
-        install("slurm-wlm", "slurm-wlm-basic-plugins", "munge")
+        install("slurm", "slurm-wlm", "slurm-wlm-basic-plugins", "munge")
     if Path("/etc/slurm/slurm.conf").exists():
-        pytest.skip("this machine has a Slurm of its own: /etc/slurm/slurm.conf")
+        lacking("slurm", "this machine has a Slurm of its own: /etc/slurm/slurm.conf")
     folder = tmp_path_factory.mktemp("slurm")
     cluster = Slurm(folder, root / "tests/workflow/slurm-node.sh")
     try:
@@ -85,7 +97,7 @@ def apptainer(tmp_path_factory: pytest.TempPathFactory, root: Path) -> str:
     """Apptainer on PATH: the machine's own, else one installed for these tests."""
     if shutil.which("apptainer") is None:
         if any(shutil.which(p) is None for p in ("patchelf", "squashfuse", "newuidmap")):
-            install("patchelf", "squashfuse", "uidmap")
+            install("apptainer", "patchelf", "squashfuse", "uidmap")
         prefix = Path(os.environ.get("ZPDBENCH_APPTAINER", root / ".cache/apptainer"))
         if not (prefix / "usr/bin/apptainer").exists():
             script = [str(root / "containers/install-apptainer.sh"), str(prefix)]
@@ -96,7 +108,7 @@ def apptainer(tmp_path_factory: pytest.TempPathFactory, root: Path) -> str:
                     [*script, "--unpinned"], capture_output=True, text=True, check=False
                 )
             if done.returncode:
-                pytest.skip(f"Apptainer cannot be installed: {done.stderr.strip()[-300:]}")
+                lacking("apptainer", f"it cannot be installed: {done.stderr.strip()[-300:]}")
         os.environ["PATH"] = f"{prefix}/usr/bin:{os.environ['PATH']}"
     return "apptainer"
 
@@ -110,7 +122,7 @@ def all_stages() -> bool:
 def images(root: Path, apptainer: str) -> dict[str, Path]:
     """The stages' images in the project's own .cache/images, built where missing."""
     if any(shutil.which(p) is None for p in ("mmdebstrap", "mksquashfs")):
-        install("mmdebstrap", "squashfs-tools")
+        install("apptainer", "mmdebstrap", "squashfs-tools")
     files = containers.image_files(Images(), root)
     wanted = files if all_stages() else {stage: files[stage] for stage in STAGES}
     done = subprocess.run(

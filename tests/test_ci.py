@@ -1,0 +1,29 @@
+"""What CI is told to run exists, fits its budget, and cannot be skipped in silence."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests import installed
+
+
+def test_every_part_is_a_target_and_all_take_less_than_an_hour(root: Path) -> None:
+    script = (root / ".ci/run").read_text("utf-8")
+    parts = re.findall(r"^part (\d+) (\S+)$", script, re.M)
+    assert sum(int(minutes) for minutes, _ in parts) < 60
+    targets = re.findall(r"^([a-z-]+):", (root / "Makefile").read_text("utf-8"), re.M)
+    assert {target for _, target in parts} <= set(targets)
+    # pytest's own line is the last: `make test` is the last part, and its line is printed last.
+    assert parts[-1][1] == "test"
+
+
+def test_what_is_required_fails_and_what_is_not_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZPDBENCH_REQUIRE", "apptainer,slurm")
+    with pytest.raises(pytest.fail.Exception, match="slurm is required: no root"):
+        installed.lacking("slurm", "no root")
+    monkeypatch.setenv("ZPDBENCH_REQUIRE", "apptainer")
+    with pytest.raises(pytest.skip.Exception, match="no root"):
+        installed.lacking("slurm", "no root")
