@@ -13,7 +13,6 @@ from tests.workflow.test_dag import dry_run, job_counts
 from zpdbench import cluster, plan, study
 from zpdbench.errors import UserError
 
-
 # Prints the rules that a cluster's executor would run here, as Snakemake itself knows them.
 LOCALITY = """
 import json, sys
