@@ -7,6 +7,7 @@ import pytest
 
 from zpdbench import files
 from zpdbench.errors import UserError
+from zpdbench.scores import programs
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -54,3 +55,25 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"01234")
     with pytest.raises(UserError, match=r"model\.safetensors"):
         files.check_manifest(tmp_path)
+
+
+def test_of_two_equal_folders_the_first_stays(tmp_path: Path) -> None:
+    target = tmp_path / "cache/entry"
+    with files.shared_directory(target) as first:
+        (first / "a").write_text("first")
+        with files.shared_directory(target) as second:
+            (second / "a").write_text("second")
+    assert (target / "a").read_text() == "second", "whoever is ready first"
+    assert [p.name for p in target.parent.iterdir()] == ["entry"]
+
+
+def test_an_empty_cache_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in (None, ""):
+        if value is None:
+            monkeypatch.delenv("ZPDBENCH_CACHE", raising=False)
+        else:
+            monkeypatch.setenv("ZPDBENCH_CACHE", value)
+        assert files.cache_folder() == Path(".cache/zpdbench")
+        assert programs.cache_folder() == Path(".cache/zpdbench/verdicts")
+    monkeypatch.setenv("ZPDBENCH_CACHE", "/elsewhere")
+    assert files.cache_folder() == Path("/elsewhere")

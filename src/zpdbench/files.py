@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -56,6 +57,33 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def shared_directory(path: str | Path) -> Iterator[Path]:
+    """Yield a fresh temporary folder that becomes `path`, unless somebody else was first.
+
+    For caches, where equal names mean equal content: what is there is never touched, as other
+    processes read it, and what came second is thrown away.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        try:
+            temporary.rename(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def cache_folder() -> Path:
+    """The content-addressed cache: ZPDBENCH_CACHE, else .cache/zpdbench in the working folder."""
+    return Path(os.environ.get("ZPDBENCH_CACHE") or ".cache/zpdbench")
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

@@ -19,9 +19,10 @@ class Task(Protocol):
 
 
 class _Lines:
-    def __init__(self, title: str, total: float, unit: str) -> None:
+    def __init__(self, title: str, total: float, unit: str, done: float) -> None:
         self.title, self.total, self.unit = title, total, unit
-        self.done, self.start, self.shown = 0.0, time.monotonic(), 0.0
+        self.done, self.before = done, done
+        self.start, self.shown = time.monotonic(), 0.0
         self.note = ""
 
     def advance(self, amount: float = 1.0, note: str = "") -> None:
@@ -33,7 +34,7 @@ class _Lines:
     def show(self) -> None:
         self.shown = time.monotonic()
         spent = max(self.shown - self.start, 1e-9)
-        rate = self.done / spent
+        rate = (self.done - self.before) / spent
         left = (self.total - self.done) / rate if rate > 0 else float("inf")
         share = 100.0 * self.done / self.total if self.total else 100.0
         print(
@@ -46,10 +47,13 @@ class _Lines:
 
 
 @contextmanager
-def track(title: str, total: float, unit: str = "steps") -> Iterator[Task]:
-    """Show the progress of `total` units of work, with rate and time left, on stderr."""
+def track(title: str, total: float, unit: str = "steps", done: float = 0.0) -> Iterator[Task]:
+    """Show the progress of `total` units of work, with rate and time left, on stderr.
+
+    `done` of them were done before, and say nothing of the rate.
+    """
     if not sys.stderr.isatty():
-        lines = _Lines(title, total, unit)
+        lines = _Lines(title, total, unit, done)
         yield lines
         lines.show()
         return
@@ -65,13 +69,13 @@ def track(title: str, total: float, unit: str = "steps") -> Iterator[Task]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        identifier = progress.add_task(title, total=total, rate="", note="")
+        identifier = progress.add_task(title, total=total, completed=int(done), rate="", note="")
 
         class _Bar:
             def advance(self, amount: float = 1.0, note: str = "") -> None:
                 task = progress.tasks[0]
                 spent = max(task.elapsed or 0.0, 1e-9)
-                rate = f"{(task.completed + amount) / spent:,.1f} {unit}/s"
+                rate = f"{(task.completed + amount - done) / spent:,.1f} {unit}/s"
                 fields: dict[str, Any] = {"rate": rate, **({"note": note} if note else {})}
                 progress.update(identifier, advance=amount, **fields)
 

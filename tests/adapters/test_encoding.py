@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,3 +116,32 @@ def test_bad_tokenizers(tmp_path: Path) -> None:
     (folder / "tokenizer.json").write_text("{")
     with pytest.raises(UserError, match=r"no readable tokenizer\.json"):
         encoding.Encoder(folder)
+
+
+def test_three_runs_that_encode_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = encoding.Encoder(material.checkpoint(tmp_path / "m"))
+    frame = material.examples(10)
+    arguments = (encoder, frame["prompt"].to_list(), frame["response"].to_list(), 64, "corpus")
+    original, meet = encoder.encode, threading.Barrier(3, timeout=60)
+
+    def together(*given: Any) -> encoding.Tokens:
+        found = original(*given)
+        meet.wait()
+        return found
+
+    monkeypatch.setattr(encoder, "encode", together)
+    kept: list[encoding.Tokens] = []
+
+    def run() -> None:
+        kept.append(encoding.load_or_encode(*arguments, tmp_path / "cache"))
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(kept) == 3, "each one got the tokens"
+    # All read one folder, the first one's: nobody's was taken away.
+    assert all(isinstance(tokens.ids, np.memmap) for tokens in kept)
+    assert len({Path(str(tokens.ids.filename)).stat().st_ino for tokens in kept}) == 1
+    assert [p.name[0] != "." for p in (tmp_path / "cache/tokens").iterdir()] == [True]

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.adapters import material
 from zpdbench import files, study
-from zpdbench.adapters import loop, train_adapter
+from zpdbench.adapters import loop, state, train_adapter
 from zpdbench.errors import UserError
 
 STEPS, EVERY, BATCH = 24, 8, 4
@@ -286,9 +286,42 @@ def test_a_damaged_state_costs_time_only(
         patch.setattr(loop.Run, "_step", step)
         with pytest.raises(KilledError):
             train()
-    (state,) = (tmp_path / "cache/training").glob("*/state.safetensors")
-    state.write_bytes(state.read_bytes()[:100])
+    (saved,) = (tmp_path / "cache/training").glob("*/state.safetensors")
+    saved.write_bytes(saved.read_bytes()[:100])
     assert contents(train()) == expected
+
+
+def test_a_changed_trainer_does_not_go_on_with_an_older_state(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = loop.Run._step
+    done: list[int] = []
+    kill_at = 20
+
+    def step(self: loop.Run, rows: Any) -> float:
+        if self.progress.step == kill_at:
+            raise KilledError
+        done.append(self.progress.step)
+        return original(self, rows)
+
+    monkeypatch.setattr(loop.Run, "_step", step)
+    with pytest.raises(KilledError):
+        train()
+    assert list((tmp_path / "cache/training").glob("*/state.safetensors"))
+    # As if one of the modules that the numbers come from had been edited.
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    for name in state._ARITHMETIC:
+        (sources / f"{name}.py").write_bytes(
+            Path(state.__file__).with_name(f"{name}.py").read_bytes()
+        )
+    before = state.arithmetic()
+    monkeypatch.setattr(state, "__file__", str(sources / "state.py"))
+    assert state.arithmetic() == before
+    (sources / "lora.py").write_text("# other sums\n")
+    kill_at, done[:] = -1, []
+    train()
+    assert done[0] == 0
 
 
 def test_gradient_accumulation_is_the_large_batch(train: Train) -> None:
@@ -358,8 +391,8 @@ def test_a_loss_that_is_no_number_names_the_example_and_keeps_the_state(
         except UserError as error:
             assert "loss is not finite at step" in str(error)
             assert victim in str(error)
-            (state,) = (tmp_path / "cache/training").glob("*/state.safetensors")
-            kept = load_file(state)
+            (saved,) = (tmp_path / "cache/training").glob("*/state.safetensors")
+            kept = load_file(saved)
             assert all(torch.isfinite(v).all() for v in kept.values())
             return
     pytest.fail("the example was never trained on")

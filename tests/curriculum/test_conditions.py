@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from zpdbench import study
 from zpdbench.curriculum import registry
 from zpdbench.curriculum.competence import Measures, Probe, competence, effective_perplexity
 from zpdbench.curriculum.conditions import Block, Condition, Options, Rows, Told, multiset
@@ -282,3 +284,23 @@ def test_another_package_brings_a_condition_by_entry_point(
     assert "take_first" in registry.names()
     rows, _ = run(make("take_first", told()), Model(300))
     assert (np.diff(rows) >= 0).all()
+
+
+def test_a_block_that_no_pool_gives_is_refused_before_any_job(root: Path) -> None:
+    given = study.load(root / "config/mini.yaml")
+    registry.check(given)
+
+    def with_zpd(**options: Any) -> study.Study:
+        condition = study.Condition(order="zpd", options=options)
+        return given.model_copy(update={"conditions": {"zpd": condition}})
+
+    steps, batch = given.training.steps, given.training.batch_size
+    with pytest.raises(UserError, match=r"conditions\.zpd\.options.*cannot be drawn from a pool"):
+        registry.check(with_zpd(update_every=steps, pool_size=steps * batch // 4 - 1))
+    # The pool is no larger than the corpus, where the configuration tells its size.
+    registry.check(with_zpd(update_every=steps, pool_size=10_000))
+    sources = {"e": study.CorpusSource(format="embedded", examples=steps * batch // 8)}
+    corpus = given.corpus.model_copy(update={"sources": sources, "probe": 8})
+    small = with_zpd(update_every=steps, pool_size=10_000).model_copy(update={"corpus": corpus})
+    with pytest.raises(UserError, match="cannot be drawn from a pool"):
+        registry.check(small)

@@ -232,14 +232,9 @@ def load_or_encode(
     names = [f.name for f in fields(Tokens)]
     if not folder.is_dir():
         tokens = encoder.encode(prompts, responses, max_tokens)
-        try:
-            with files.atomic_directory(folder) as temporary:
-                for name in names:
-                    np.save(temporary / f"{name}.npy", getattr(tokens, name))
-        except OSError:
-            # Another run of the same model came first; its folder holds the same.
-            if not folder.is_dir():
-                raise
+        with files.shared_directory(folder) as temporary:
+            for name in names:
+                np.save(temporary / f"{name}.npy", getattr(tokens, name))
     try:
         return Tokens(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in names))
     except (OSError, ValueError):

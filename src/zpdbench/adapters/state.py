@@ -9,7 +9,6 @@ mixture.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,13 +18,19 @@ from torch import Tensor
 
 from zpdbench import files
 
-FORMAT = 1
-"""Raised when the state's content or the training arithmetic changes; part of the key."""
+FORMAT = 2
+"""Raised when the state's content changes; part of the key."""
+
+_ARITHMETIC = ("batches", "decoder", "loop", "lora", "loss", "optimiser")
 
 
-def cache_root() -> Path:
-    """The content-addressed cache: ZPDBENCH_CACHE, else .cache/zpdbench."""
-    return Path(os.environ.get("ZPDBENCH_CACHE", ".cache/zpdbench"))
+def arithmetic() -> str:
+    """Digest of the modules that training's numbers come from; part of the key.
+
+    So no run is taken up by a trainer that would have gone another way, be it in the last bits.
+    """
+    folder = Path(__file__).parent
+    return files.digest([files.sha256_file(folder / f"{name}.py") for name in _ARITHMETIC])
 
 
 @dataclass
@@ -54,7 +59,7 @@ class Store:
     """The state of one run, by the digest of all that decides its bytes."""
 
     def __init__(self, key: str, root: Path | None = None) -> None:
-        self.folder = (root or cache_root()) / "training" / key
+        self.folder = (root or files.cache_folder()) / "training" / key
 
     def save(self, tensors: dict[str, Tensor], progress: Progress) -> None:
         """Write the state of this moment over the one before."""

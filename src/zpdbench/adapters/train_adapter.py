@@ -79,7 +79,7 @@ def train(
     from zpdbench.adapters.learner import ModelLearner
     from zpdbench.adapters.loop import Run, Settings
     from zpdbench.adapters.optimiser import AdamW
-    from zpdbench.adapters.state import FORMAT, Store, cache_root
+    from zpdbench.adapters.state import FORMAT, Store, arithmetic
     from zpdbench.curriculum import conditions, diagnosis, registry
 
     torch.set_num_threads(training.threads)
@@ -93,7 +93,7 @@ def train(
         frame["response"].to_list(),
         training.max_tokens,
         corpus_digest,
-        cache_root(),
+        files.cache_folder(),
     )
     fits = tokens.fits
     is_probe = (frame["split"] == "probe").to_numpy()
@@ -146,6 +146,7 @@ def train(
     key = files.digest(
         [
             FORMAT,
+            arithmetic(),
             training.model_dump(mode="json"),
             chosen.model_dump(mode="json"),
             seed,
@@ -178,9 +179,9 @@ def train(
     )
     resumed_at = run.resume()
     ready = time.perf_counter()
-    with track(f"{model} {condition} s{seed}", training.steps) as bar:
+    with track(f"{model} {condition} s{seed}", training.steps, done=resumed_at) as bar:
         if resumed_at:
-            bar.advance(resumed_at, f"resumed at step {resumed_at}")
+            bar.advance(0, f"resumed at step {resumed_at}")
         run.train(lambda note: bar.advance(1, note))
 
     progress = run.progress

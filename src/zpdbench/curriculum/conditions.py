@@ -144,6 +144,17 @@ class Condition(ABC):
         self.told = told
         self.options = options
 
+    @classmethod  # noqa: B027 - most fit any run
+    def check(cls, options: Any, steps: int, batch_size: int, distinct: int) -> None:
+        """Refuse what cannot be done; asked for all conditions before any job starts.
+
+        Args:
+            distinct: different examples a seed has, at most.
+
+        Raises:
+            ValueError: the options do not fit the run; the message says why.
+        """
+
     @abstractmethod
     def block(self, step: int, learner: Learner) -> Block:
         """The next examples, asked for after `step` optimiser steps (0 before the first)."""
@@ -209,6 +220,18 @@ class ZpdOptions(Options):
         return self
 
 
+def _check_pool(options: Any, steps: int, batch_size: int, distinct: int) -> None:
+    """Refuse a pool that the longest block cannot be drawn from."""
+    pool = min(options.pool_size, distinct)
+    longest = min(options.update_every, steps) * batch_size
+    if longest > pool * options.max_repeats:
+        raise ValueError(
+            f"a block of {longest} examples cannot be drawn from a pool of {pool} "
+            f"with each at most {options.max_repeats} times; "
+            "make update_every smaller or pool_size larger"
+        )
+
+
 class Zpd(Condition):
     """Examples whose effective perplexity is just above the model's own.
 
@@ -222,17 +245,15 @@ class Zpd(Condition):
     def __init__(self, told: Told, options: ZpdOptions) -> None:
         super().__init__(told, options)
         self.pool_size = min(options.pool_size, len(told.distinct))
-        longest = min(options.update_every, told.steps) * told.batch_size
-        if longest > self.pool_size * options.max_repeats:
-            raise ValueError(
-                f"a block of {longest} examples cannot be drawn from a pool of {self.pool_size} "
-                f"with each at most {options.max_repeats} times; "
-                "make update_every smaller or pool_size larger"
-            )
+        self.check(options, told.steps, told.batch_size, len(told.distinct))
         self.window = Window(options.alpha, options.beta, options.lower, options.upper)
         self.smoothed: float | None = None
         self.last_competence: float | None = None
         self.used: set[int] = set()
+
+    @classmethod
+    def check(cls, options: Any, steps: int, batch_size: int, distinct: int) -> None:
+        _check_pool(options, steps, batch_size, distinct)
 
     def block(self, step: int, learner: Learner) -> Block:
         told, options = self.told, self.options
@@ -368,14 +389,12 @@ class SuccessProbability(Condition):
     def __init__(self, told: Told, options: SuccessProbabilityOptions) -> None:
         super().__init__(told, options)
         self.pool_size = min(options.pool_size, len(told.distinct))
-        longest = min(options.update_every, told.steps) * told.batch_size
-        if longest > self.pool_size * options.max_repeats:
-            raise ValueError(
-                f"a block of {longest} examples cannot be drawn from a pool of {self.pool_size} "
-                f"with each at most {options.max_repeats} times; "
-                "make update_every smaller or pool_size larger"
-            )
+        self.check(options, told.steps, told.batch_size, len(told.distinct))
         self.used: set[int] = set()
+
+    @classmethod
+    def check(cls, options: Any, steps: int, batch_size: int, distinct: int) -> None:
+        _check_pool(options, steps, batch_size, distinct)
 
     def block(self, step: int, learner: Learner) -> Block:
         told, options = self.told, self.options

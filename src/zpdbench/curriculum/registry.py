@@ -85,10 +85,26 @@ def make(name: str, order: str, given: dict[str, Any], told: Told) -> Condition:
 
 
 def check(study: Study) -> None:
-    """Check every condition's order and options, before any long work.
+    """Check every condition's order, options and whether they fit the run, before any long work.
 
     Raises:
         UserError: the first mistake.
     """
+    training = study.training
     for name, condition in study.conditions.items():
-        options(name, condition.order, condition.options)
+        chosen = options(name, condition.order, condition.options)
+        try:
+            find(condition.order).check(
+                chosen, training.steps, training.batch_size, _most_examples(study)
+            )
+        except ValueError as error:
+            raise UserError(str(error), where=f"conditions.{name}.options") from error
+
+
+def _most_examples(study: Study) -> int:
+    """Different training examples that a seed can have: as far as the configuration tells."""
+    drawn = study.training.steps * study.training.batch_size
+    asked = [source.examples for source in study.corpus.sources.values()]
+    if None in asked:
+        return drawn
+    return max(1, min(drawn, sum(n for n in asked if n) - study.corpus.probe))

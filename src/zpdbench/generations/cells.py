@@ -6,7 +6,6 @@ again by whatever job needs it: after a kill, with one seed more, under another 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,16 +81,11 @@ def sampling_seed(seed: int, item: str, sample: int) -> int:
     return int(files.digest([seed, item, sample])[:8], 16) & 0x7FFFFFFF
 
 
-def cache_folder() -> Path:
-    """The content-addressed cache: ZPDBENCH_CACHE, else .cache/zpdbench in the working folder."""
-    return Path(os.environ.get("ZPDBENCH_CACHE") or ".cache/zpdbench")
-
-
 class Cache:
     """Finished cells, one Parquet file each, named by their key."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = (folder or cache_folder()) / "cells"
+        self.folder = (folder or files.cache_folder()) / "cells"
 
     def path(self, key: str) -> Path:
         """Where the cell of this key lies, if it is finished."""

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from zpdbench import files
 from zpdbench.errors import UserError
 from zpdbench.images import names, sif, wheel
 from zpdbench.study import Images, LocalModel, Study
@@ -111,14 +112,12 @@ def verify_image(path: Path) -> None:
     Raises:
         UserError: nothing was recorded, or the image has other bytes.
     """
-    from zpdbench.files import sha256_file
-
     facts = read_facts(path)
     if not facts:
         raise UserError(
             "nothing is recorded of this image", where=str(path), fix=f"delete it; {sif.BUILD}"
         )
-    if sha256_file(path) != facts["sif_sha256"]:
+    if files.sha256_file(path) != facts["sif_sha256"]:
         raise UserError(
             "has another SHA-256 than when it was built",
             where=str(path),
@@ -172,7 +171,7 @@ def _temporary() -> str:
 
 def _writable(study: Study) -> list[str]:
     """Folders outside the working directory (which is bound anyway) that jobs write to."""
-    cache = os.environ.get("ZPDBENCH_CACHE", ".cache/zpdbench")
+    cache = str(files.cache_folder())
     folders = []
     for name in (study.results, cache, os.environ.get("HF_HOME"), study.hub.cache):
         if name:

@@ -119,7 +119,7 @@ def _digest(value: Any) -> str:
 
 def cache_folder() -> Path:
     """Where verdicts are remembered: below ZPDBENCH_CACHE, else .cache/zpdbench."""
-    return Path(os.environ.get("ZPDBENCH_CACHE", ".cache/zpdbench")) / "verdicts"
+    return files.cache_folder() / "verdicts"
 
 
 def workers_here() -> int:
