@@ -65,7 +65,7 @@ def ours(args: argparse.Namespace, tokens: Any) -> tuple[list[float], list[float
     told = Told(
         [str(i) for i in range(n)], np.zeros(n), ["en"] * n, np.arange(n), args.steps, BATCH, 0
     )
-    settings = Settings(args.steps, BATCH, BATCH, RATE, 0.0, [args.steps], 0)
+    settings = Settings(args.steps, BATCH, BATCH, RATE, 0.0, [args.steps], [args.steps], 0)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(
             model,
@@ -75,7 +75,7 @@ def ours(args: argparse.Namespace, tokens: Any) -> tuple[list[float], list[float
             tokens,
             settings,
             Store("speed", Path(folder)),
-            lambda: b"",
+            dict,
         )
         run.train(lambda note: None)
     return [s["loss"] for s in run.progress.steps], [s["seconds"] for s in run.progress.steps]

@@ -13,6 +13,11 @@ from typing import NamedTuple
 BASE = "base"
 """The condition of an untuned model: seed 0, step 0, no adapter."""
 
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+"""What an adapter is: the files of a served step's folder that answers depend on."""
+FULL_FILES = ("config.json", "model.safetensors")
+"""The same of a step of full fine-tuning, whose folder is a checkpoint."""
+
 GROUP_KEYS = ("model", "condition", "seed")
 
 # A name is a path component and a wildcard: nothing that could climb out of a folder.

@@ -196,7 +196,10 @@ class Lora(Section):
 class Training(Section):
     """One fine-tuning run; the same for all conditions."""
 
-    method: Literal["lora"] = "lora"
+    method: Annotated[
+        Literal["lora", "full"],
+        Field(description="full: all weights; only the last step is kept, served and evaluated"),
+    ] = "lora"
     steps: Positive
     evaluate_every: Positive
     batch_size: Positive = 8
@@ -210,7 +213,23 @@ class Training(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     threads: Positive = 1
+    processes: Annotated[
+        int, Field(gt=0, description="that share each batch (full: also the weights)")
+    ] = 1
+    gradient_checkpointing: Annotated[
+        bool | Literal["auto"],
+        Field(description="less memory for a second forward pass; auto: if the device needs it"),
+    ] = "auto"
     lora: Lora = Lora()
+
+    @model_validator(mode="after")
+    def _equal_shares(self) -> Self:
+        if self.batch_size % self.processes:
+            raise ValueError(
+                f"training.processes: {self.processes} cannot share a batch of "
+                f"{self.batch_size} equally"
+            )
+        return self
 
 
 class Benchmark(Section):
@@ -412,6 +431,15 @@ class Study(Section):
                     raise ValueError(f"hypotheses.h3a.benchmarks: no {name!r} under benchmarks")
         return self
 
+    @model_validator(mode="after")
+    def _servable(self) -> Self:
+        if self.training.method == "full" and self.generations.engine == "openai":
+            raise ValueError(
+                "generations.engine: a server that is given adapters cannot serve the runs of "
+                "training.method full; take vllm or transformers"
+            )
+        return self
+
     # -- the grid -------------------------------------------------------------------------------
 
     @property
@@ -421,7 +449,9 @@ class Study(Section):
 
     @property
     def evaluation_steps(self) -> list[int]:
-        """The steps whose adapters are kept."""
+        """The steps whose weights are kept: with full fine-tuning the last one alone."""
+        if self.training.method == "full":
+            return [self.training.steps]
         return grid.evaluation_steps(self.training.steps, self.training.evaluate_every)
 
     @property
@@ -461,6 +491,11 @@ class Study(Section):
     def chunks(self) -> dict[tuple[str, str], list[grid.Run]]:
         """(model, chunk) -> runs."""
         return grid.chunks(self.all_runs, self.generations.group_by)
+
+    @property
+    def weight_files(self) -> tuple[str, str]:
+        """The files of a kept step that its answers depend on, below the step's folder."""
+        return grid.FULL_FILES if self.training.method == "full" else grid.ADAPTER_FILES
 
     def chunk_adapters(self, model: str, chunk: str) -> list[str]:
         """Folders of the fine-tuned runs that one chunk serves (a base has none)."""
@@ -540,8 +575,9 @@ def _corpus_keys(study: Study) -> Any:
 
 
 def _training_keys(study: Study, wildcards: Any) -> Any:
+    how = {"threads", "processes", "gradient_checkpointing"}
     return [
-        study.training.model_dump(mode="json", exclude={"threads"}),
+        study.training.model_dump(mode="json", exclude=how),
         study.dump("conditions", wildcards.condition),
     ]
 

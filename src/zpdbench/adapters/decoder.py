@@ -80,17 +80,23 @@ class RmsNorm(nn.Module):
 
 
 class Linear(nn.Linear):
-    """A linear layer that computes in its weight's type and answers in its input's."""
+    """A linear layer that computes in its weight's type and answers in its input's.
+
+    `compute` is another type to compute in, for weights that are trained in float32.
+    """
+
+    compute: torch.dtype | None = None
 
     def reset_parameters(self) -> None:
         """Nothing: weights are loaded, and drawing them on `meta` would import the compiler."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(tokens, in) -> (tokens, out)."""
-        if x.dtype == self.weight.dtype:
-            return functional.linear(x, self.weight, self.bias)
-        bias = None if self.bias is None else self.bias.to(self.weight.dtype)
-        return functional.linear(x.to(self.weight.dtype), self.weight, bias).to(x.dtype)
+        weight = self.weight if self.compute is None else self.weight.to(self.compute)
+        if x.dtype == weight.dtype:
+            return functional.linear(x, weight, self.bias)
+        bias = None if self.bias is None else self.bias.to(weight.dtype)
+        return functional.linear(x.to(weight.dtype), weight, bias).to(x.dtype)
 
 
 class Embedding(nn.Embedding):
@@ -192,7 +198,8 @@ class Decoder(nn.Module):
     @property
     def head(self) -> Tensor:
         """The vocabulary projection, shape (vocabulary, hidden)."""
-        return self.lm_head.weight
+        weight = self.lm_head.weight
+        return weight if self.lm_head.compute is None else weight.to(self.lm_head.compute)
 
     def forward(self, batch: Packed) -> Tensor:
         """Hidden states at `batch.select`, after the last norm; shape (targets, hidden)."""
@@ -269,10 +276,16 @@ def read_shape(folder: Path) -> Shape | None:
     )
 
 
-def load(folder: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Decoder:
+def load(
+    folder: str | Path,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    trained: bool = False,
+) -> Decoder:
     """The checkpoint's decoder: linear layers in `dtype`, embeddings and norms in float32.
 
-    That is what autocast would compute, without casting the weights anew at each step.
+    That is what autocast would compute, without casting the weights anew at each step. With
+    `trained` all weights are float32 and have gradients, and linear layers cast as they compute.
 
     Raises:
         UserError: another architecture, or weights that are missing, truncated or misshapen.
@@ -307,7 +320,9 @@ def load(folder: str | Path, dtype: torch.dtype = torch.float32, device: str = "
         if isinstance(module, nn.Linear) and not (shape.tied and name == "lm_head")
     }
     state = {
-        name: state[name].to(device=device, dtype=dtype if name in linear else torch.float32)
+        name: state[name].to(
+            device=device, dtype=dtype if name in linear and not trained else torch.float32
+        )
         for name in wanted
     }
     if shape.tied:
@@ -315,7 +330,11 @@ def load(folder: str | Path, dtype: torch.dtype = torch.float32, device: str = "
     model.load_state_dict(state, assign=True)
     if shape.tied:
         model.lm_head.weight = model.model.embed_tokens.weight
-    return model.requires_grad_(False)
+    if trained and dtype != torch.float32:
+        for name, module in model.named_modules():
+            if f"{name}.weight" in linear and isinstance(module, Linear):
+                module.compute = dtype
+    return model.requires_grad_(trained)
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from zpdbench.adapters.batches import Rows, by_length, pack
 from zpdbench.adapters.decoder import Decoder
 from zpdbench.adapters.encoding import Tokens
 from zpdbench.adapters.loss import measure
+from zpdbench.adapters.parallel import Group
 from zpdbench.curriculum.competence import Measures, Probe, calibration_error
 
 SCORING_BUDGET = 4096
@@ -43,16 +44,20 @@ class ModelLearner:
         probe_rows: Rows,
         rank: int = 0,
         adapted: int = 0,
-        device: str = "cpu",
+        group: Group | None = None,
+        sharded: bool = False,
     ) -> None:
         """
         Args:
             tokens: all encoded examples, the probe's too.
             probe_rows: rows of `tokens` that are the probe.
             rank, adapted: as in `flops.forward`.
+            group: the processes that share the batches; each gets all measures.
+            sharded: whether the processes hold parts of one model, so that all must pass at once.
         """
         self.model, self.tokens, self.probe_rows = model, tokens, probe_rows
-        self.rank, self.adapted, self.device = rank, adapted, device
+        self.rank, self.adapted = rank, adapted
+        self.group, self.sharded = group or Group(), sharded
         self.charge = Charge()
 
     def probe(self) -> Probe:
@@ -82,18 +87,30 @@ class ModelLearner:
         """[loss, confidence, entropy, correct] of each response token, and its example."""
         was_training = self.model.training
         self.model.eval()
-        columns: list[list[NDArray[np.float64]]] = [[], [], [], []]
-        owners: list[NDArray[np.int64]] = []
-        for part in by_length(self.tokens, rows, SCORING_BUDGET):
-            batch = pack(self.tokens, rows[part], self.device)
-            found = measure(self.model(batch), self.model.head, batch.targets)
-            values = (found.loss, found.confidence, found.entropy, found.correct)
-            for column, value in zip(columns, values, strict=True):
-                column.append(value.cpu().double().numpy())
-            owners.append(part[batch.owner.cpu().numpy()])
-            self.charge.tokens += sum(batch.lengths)
+        group = self.group
+        # The same batches however many processes there are, so the same measures to the last bit.
+        parts = list(by_length(self.tokens, rows, SCORING_BUDGET))
+        own = [self._measure(rows, part) for part in parts[group.rank :: group.size]]
+        if self.sharded and len(own) < -(-len(parts) // group.size):
+            self._measure(rows, parts[0])
+        by_rank = group.gather(own)
+        measured = [by_rank[i % group.size][i // group.size] for i in range(len(parts))]
+        for part in parts:
+            lengths = self.tokens.lengths[rows[part]].tolist()
+            targets = sum(lengths) - int(self.tokens.prompts[rows[part]].sum())
+            self.charge.tokens += sum(lengths)
             self.charge.flops += flops.forward(
-                self.model.shape, batch.lengths, len(batch.targets), self.rank, self.adapted
+                self.model.shape, lengths, targets, self.rank, self.adapted
             )
         self.model.train(was_training)
-        return [np.concatenate(c) for c in columns], np.concatenate(owners)
+        columns = [np.concatenate(column) for column in zip(*(m[0] for m in measured), strict=True)]
+        return columns, np.concatenate([m[1] for m in measured])
+
+    def _measure(
+        self, rows: Rows, part: Rows
+    ) -> tuple[list[NDArray[np.float64]], NDArray[np.int64]]:
+        """`_tokens` of one batch, `part` of `rows`."""
+        batch = pack(self.tokens, rows[part], self.group.device)
+        found = measure(self.model(batch), self.model.head, batch.targets)
+        values = (found.loss, found.confidence, found.entropy, found.correct)
+        return [v.cpu().double().numpy() for v in values], part[batch.owner.cpu().numpy()]

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from zpdbench import files
 from zpdbench.adapters import flops
@@ -20,7 +21,7 @@ from zpdbench.adapters.decoder import Decoder
 from zpdbench.adapters.encoding import Tokens
 from zpdbench.adapters.learner import ModelLearner
 from zpdbench.adapters.loss import cross_entropy
-from zpdbench.adapters.optimiser import AdamW, schedule
+from zpdbench.adapters.optimiser import Optimiser, schedule
 from zpdbench.adapters.state import Progress, Store
 from zpdbench.curriculum.conditions import Condition
 from zpdbench.errors import UserError
@@ -34,6 +35,8 @@ class Settings:
 
     Attributes:
         micro_batch: examples a forward pass; the gradient is that of the whole batch.
+        saved_steps: where the state is saved.
+        kept_steps: where the weights are kept, to be served.
         dropout: whether the adapter has dropout (its generator is then set at each step).
     """
 
@@ -42,11 +45,11 @@ class Settings:
     micro_batch: int
     learning_rate: float
     warmup: float
-    evaluation_steps: Sequence[int]
+    saved_steps: Sequence[int]
+    kept_steps: Sequence[int]
     seed: int
     dropout: bool = False
     full: bool = False
-    device: str = "cpu"
 
 
 class Run:
@@ -55,24 +58,25 @@ class Run:
     def __init__(
         self,
         model: Decoder,
-        optimiser: AdamW,
+        optimiser: Optimiser,
         condition: Condition,
         learner: ModelLearner,
         tokens: Tokens,
         settings: Settings,
         store: Store,
-        serialise: Callable[[], bytes],
+        export: Callable[[], dict[str, Tensor]],
     ) -> None:
         """
         Args:
             tokens: encoded examples; the condition's rows index them.
-            serialise: the current adapter as the bytes of a safetensors file.
+            store: also says which processes share the run (`store.group`).
+            export: what of the current weights is to be served, by name.
         """
         self.model, self.optimiser, self.condition = model, optimiser, condition
         self.learner, self.tokens, self.settings = learner, tokens, settings
-        self.store, self.serialise = store, serialise
+        self.store, self.export, self.group = store, export, store.group
         self.progress = Progress()
-        self.terminated = False
+        self.signalled = self.terminated = False
 
     def resume(self) -> int:
         """Take up the last saved state, if there is one; returns the step that it is at."""
@@ -80,8 +84,8 @@ class Run:
         if found is None:
             return 0
         tensors, progress = found
-        done = [s for s in self.settings.evaluation_steps if s <= progress.step]
-        if not all(self.store.has_adapter(s) for s in done):
+        done = [s for s in self.settings.kept_steps if s <= progress.step]
+        if not all(self.store.weights(s).is_file() for s in done):
             return 0
         self.optimiser.restore(tensors, progress.step)
         self.condition.restore(progress.condition)
@@ -107,7 +111,7 @@ class Run:
         settings, progress = self.settings, self.progress
 
         def stop(signum: int, frame: FrameType | None) -> None:
-            self.terminated = True
+            self.signalled = True
 
         previous = signal.signal(signal.SIGTERM, stop)
         self.model.train()
@@ -119,9 +123,12 @@ class Run:
                 loss = self._step(rows)
                 del progress.queue[: settings.batch_size]
                 advance(f"loss {loss:.3f}")
-                if progress.step in settings.evaluation_steps:
-                    self.store.save_adapter(progress.step, self.serialise())
+                if progress.step in settings.kept_steps:
+                    self.store.save_weights(progress.step, self.export())
+                if progress.step in settings.saved_steps:
                     self.save()
+                if self.group.size == 1:
+                    self.terminated = self.signalled
                 if self.terminated and progress.step < settings.steps:
                     self.save()
                     raise SystemExit(EXIT_TERMINATED)
@@ -133,7 +140,8 @@ class Run:
         settings, progress = self.settings, self.progress
         start = time.perf_counter()
         block = self.condition.block(progress.step, self.learner)
-        rows = [int(r) for r in block.rows]
+        facts = None if block.facts is None else dict(block.facts)
+        rows, facts = self.group.first(([int(r) for r in block.rows], facts))
         left = (settings.steps - progress.step) * settings.batch_size
         if not rows or len(rows) % settings.batch_size or len(rows) > left:
             raise UserError(
@@ -144,14 +152,14 @@ class Run:
             )
         progress.queue = rows
         tokens, operations = self.learner.charge.take()
-        if block.facts is not None:
+        if facts is not None:
             progress.updates.append(
                 {
                     "step": progress.step,
                     "block": len(rows),
                     "tokens_scored": tokens,
                     "flops": operations,
-                    "facts": dict(block.facts),
+                    "facts": facts,
                     "seconds": time.perf_counter() - start,
                 }
             )
@@ -159,36 +167,32 @@ class Run:
 
     def _step(self, rows: Rows) -> float:
         """One optimiser step on these examples; returns the mean loss a response token."""
-        settings, progress = self.settings, self.progress
+        settings, progress, group = self.settings, self.progress, self.group
         start = time.perf_counter()
         if settings.dropout:
             # Counter-based: a resumed run draws what an undisturbed one would.
-            torch.manual_seed(_counter_seed(settings.seed, progress.step))
+            torch.manual_seed(_counter_seed(settings.seed, progress.step, group.rank))
+        # Every process has its share of the long examples and of the short ones.
         by_length = rows[np.argsort(-self.tokens.lengths[rows], kind="stable")]
+        own = by_length[group.rank :: group.size]
         parts = [
-            by_length[i : i + settings.micro_batch]
-            for i in range(0, len(rows), settings.micro_batch)
+            own[i : i + settings.micro_batch] for i in range(0, len(own), settings.micro_batch)
         ]
         n_targets = int((self.tokens.lengths[rows] - self.tokens.prompts[rows]).sum())
         total = 0.0
-        operations = 0
+        bad: list[int] = []
         for part in parts:
-            batch = pack(self.tokens, part, settings.device)
+            batch = pack(self.tokens, part, group.device)
             loss, each = cross_entropy(self.model(batch), self.model.head, batch.targets)
             value = loss.item()
             if not math.isfinite(value):
-                bad = batch.owner[~torch.isfinite(each)]
-                raise self._not_finite("loss", [part[int(bad[0])]] if len(bad) else part)
+                wrong = batch.owner[~torch.isfinite(each)]
+                bad += [int(part[int(wrong[0])])] if len(wrong) else part.tolist()
+                if group.size == 1:
+                    break
             (loss / n_targets).backward()
             total += value
-            operations += flops.training(
-                self.model.shape,
-                batch.lengths,
-                len(batch.targets),
-                self.learner.rank,
-                self.learner.adapted,
-                settings.full,
-            )
+        total = self._agree(total, bad)
         rate = settings.learning_rate * schedule(progress.step, settings.steps, settings.warmup)
         norm = self.optimiser.step(rate)
         if not math.isfinite(norm):
@@ -204,12 +208,40 @@ class Run:
                 "rows": [int(r) for r in rows],
                 "tokens": int(self.tokens.lengths[rows].sum()),
                 "targets": n_targets,
-                "flops": operations,
+                "flops": flops.training(
+                    self.model.shape,
+                    self.tokens.lengths[rows].tolist(),
+                    n_targets,
+                    self.learner.rank,
+                    self.learner.adapted,
+                    settings.full,
+                ),
                 "seconds": time.perf_counter() - start,
             }
         )
         self._spent("training", start)
         return mean
+
+    def _agree(self, total: float, bad: list[int]) -> float:
+        """The whole batch's loss; the processes also tell of SIGTERM and of a loss that is none.
+
+        Raises:
+            UserError: an example's loss is not finite.
+        """
+        if self.group.size > 1:
+            told = torch.tensor(
+                [0.0 if bad else total, len(bad), self.signalled],
+                dtype=torch.float64,
+                device=self.group.device,
+            )
+            self.group.sum(told)
+            total, wrong, signalled = told.tolist()
+            self.terminated = self.terminated or signalled > 0
+            if wrong:
+                bad = [row for rows in self.group.gather(bad) for row in rows]
+        if bad:
+            raise self._not_finite("loss", bad)
+        return total
 
     def _spent(self, part: str, start: float) -> None:
         seconds = self.progress.seconds
@@ -227,5 +259,5 @@ class Run:
         )
 
 
-def _counter_seed(seed: int, step: int) -> int:
-    return int(files.digest([seed, step])[:15], 16)
+def _counter_seed(seed: int, step: int, rank: int) -> int:
+    return int(files.digest([seed, step, rank] if rank else [seed, step])[:15], 16)

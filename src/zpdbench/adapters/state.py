@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from zpdbench import files
+from zpdbench.adapters.parallel import Group
 
 FORMAT = 2
 """Raised when the state's content changes; part of the key."""
@@ -56,41 +57,76 @@ class Progress:
 
 
 class Store:
-    """The state of one run, by the digest of all that decides its bytes."""
+    """The state of one run, by the digest of all that decides its bytes.
 
-    def __init__(self, key: str, root: Path | None = None) -> None:
+    Where several processes hold parts of one model, each writes its tensors to a file of its own,
+    named by the step; the state is the one that the first process's file names, written last.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        root: Path | None = None,
+        group: Group | None = None,
+        sharded: bool = False,
+    ) -> None:
         self.folder = (root or files.cache_folder()) / "training" / key
+        self.group, self.sharded = group or Group(), sharded
 
     def save(self, tensors: dict[str, Tensor], progress: Progress) -> None:
         """Write the state of this moment over the one before."""
-        from safetensors.torch import save
-
         metadata = {"progress": json.dumps(asdict(progress))}
-        files.write_bytes(self.folder / "state.safetensors", save(tensors, metadata))
+        if self.sharded:
+            own = self._part(progress.step)
+            _write(own, tensors)
+            self.group.wait()
+            if self.group.leads:
+                _write(self.folder / "state.safetensors", {}, metadata)
+            self.group.wait()
+            for old in self.folder.glob(f"part{self.group.rank}.step*.safetensors"):
+                if old != own:
+                    old.unlink()
+        elif self.group.leads:
+            _write(self.folder / "state.safetensors", tensors, metadata)
 
     def load(self) -> tuple[dict[str, Tensor], Progress] | None:
         """The last state; None if there is none or it is unreadable (then the run starts anew)."""
+        found = self._load()
+        return found if all(self.group.gather(found is not None)) else None
+
+    def _load(self) -> tuple[dict[str, Tensor], Progress] | None:
         from safetensors import SafetensorError, safe_open
 
         try:
             with safe_open(self.folder / "state.safetensors", framework="pt") as handle:
                 progress = Progress(**json.loads(handle.metadata()["progress"]))
-                return {name: handle.get_tensor(name) for name in handle.keys()}, progress  # noqa: SIM118
+                tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+            if self.sharded:
+                with safe_open(self._part(progress.step), framework="pt") as handle:
+                    tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+            return tensors, progress
         except (OSError, SafetensorError, ValueError, TypeError, KeyError):
             return None
 
-    def save_adapter(self, step: int, data: bytes) -> None:
-        """Keep the finished adapter of an evaluation point."""
-        files.write_bytes(self.folder / f"step{step}.safetensors", data)
+    def _part(self, step: int) -> Path:
+        return self.folder / f"part{self.group.rank}.step{step}.safetensors"
 
-    def adapter(self, step: int) -> bytes:
-        """The adapter that `save_adapter` kept."""
-        return (self.folder / f"step{step}.safetensors").read_bytes()
+    def save_weights(self, step: int, tensors: dict[str, Tensor]) -> None:
+        """Keep the weights of a step that is to be served."""
+        if self.group.leads:
+            _write(self.weights(step), dict(sorted(tensors.items())), {"format": "pt"})
 
-    def has_adapter(self, step: int) -> bool:
-        """Whether it is there."""
-        return (self.folder / f"step{step}.safetensors").is_file()
+    def weights(self, step: int) -> Path:
+        """The file that `save_weights` writes."""
+        return self.folder / f"step{step}.safetensors"
 
     def clear(self) -> None:
         """The run is finished and its results are written: nothing to resume."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    from safetensors.torch import save_file
+
+    with files.atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata)

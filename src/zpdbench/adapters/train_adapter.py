@@ -8,12 +8,15 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zpdbench import devices, files, grid, resources, study
+from zpdbench import files, grid, resources, study
+from zpdbench.adapters import parallel
 from zpdbench.errors import UserError
-from zpdbench.progress import track
+from zpdbench.progress import Task, track
 
 if TYPE_CHECKING:
     import polars as pl
@@ -29,6 +32,9 @@ def main(args: argparse.Namespace) -> int:
     """
     started = time.perf_counter()
     settings = study.load(args.study)
+    processes = settings.training.processes
+    if processes > 1 and not parallel.started(processes):
+        return parallel.launch(processes, {k: v for k, v in vars(args).items() if k != "verb"})
     # Before torch is loaded: its thread pools are made once.
     os.environ["OMP_NUM_THREADS"] = str(settings.training.threads)
     run = train(
@@ -41,7 +47,8 @@ def main(args: argparse.Namespace) -> int:
         out=Path(args.out),
         started=started,
     )
-    print(run, file=sys.stderr)
+    if run:
+        print(run, file=sys.stderr)
     return 0
 
 
@@ -59,7 +66,9 @@ def train(
     """Train one run into folder `out`; returns a line that sums it up.
 
     The bytes of all files but `*.timing.*` depend only on the configuration's `training:` and
-    condition, the seed, the checkpoint and the corpus (on one machine, with one number of threads).
+    condition, the seed, the checkpoint and the corpus (on one machine, with one number of threads
+    and of processes). Of several processes each calls this; the first writes, the others return
+    an empty line.
 
     Raises:
         UserError: an unknown name, a corpus that does not fit, a loss that is not finite.
@@ -73,20 +82,21 @@ def train(
 
     import numpy as np
     import torch
-    from safetensors.torch import save
 
-    from zpdbench.adapters import decoder, encoding, lora, trace
+    from zpdbench.adapters import encoding, methods, trace
     from zpdbench.adapters.learner import ModelLearner
     from zpdbench.adapters.loop import Run, Settings
-    from zpdbench.adapters.optimiser import AdamW
     from zpdbench.adapters.state import FORMAT, Store, arithmetic
     from zpdbench.curriculum import conditions, diagnosis, registry
 
     torch.set_num_threads(training.threads)
     imported = time.perf_counter()
+    group = parallel.join(training.processes, resources.gpus(settings, model) > 0)
 
     corpus_digest = files.sha256_file(corpus)
     encoder = encoding.Encoder(checkpoint)
+    if not group.leads:
+        group.wait()  # for the tokens that the first process puts into the cache
     tokens = encoding.load_or_encode(
         encoder,
         frame["prompt"].to_list(),
@@ -95,6 +105,8 @@ def train(
         corpus_digest,
         files.cache_folder(),
     )
+    if group.leads:
+        group.wait()
     fits = tokens.fits
     is_probe = (frame["split"] == "probe").to_numpy()
     trainable = np.flatnonzero(~is_probe & fits)
@@ -120,34 +132,22 @@ def train(
     chosen = settings.conditions[condition]
     plan = registry.make(condition, chosen.order, chosen.options, told)
 
-    dtype = torch.bfloat16 if training.precision == "bfloat16" else torch.float32
-    device = devices.find(resources.gpus(settings, model) > 0)
-    network = decoder.load(checkpoint, dtype, device)
-    layers = lora.apply(
-        network,
-        training.lora.target_modules,
-        training.lora.rank,
-        training.lora.alpha,
-        training.lora.dropout,
-        seed,
-    )
-    parameters = [p for layer in layers.values() for p in (layer.lora_a, layer.lora_b)]
-    adapted = sum(layer.base.in_features + layer.base.out_features for layer in layers.values())
-    optimiser = AdamW(parameters, training.weight_decay, training.max_grad_norm)
+    trained = methods.prepare(training, checkpoint, model, seed, group)
     both = tokens.take(np.concatenate([trainable, probe]))
     learner = ModelLearner(
-        network,
+        trained.network,
         both,
         np.arange(len(trainable), len(trainable) + len(probe)),
-        rank=training.lora.rank,
-        adapted=adapted,
-        device=device,
+        rank=trained.rank,
+        adapted=trained.adapted,
+        group=group,
+        sharded=trained.sharded,
     )
     key = files.digest(
         [
             FORMAT,
             arithmetic(),
-            training.model_dump(mode="json"),
+            training.model_dump(mode="json", exclude={"gradient_checkpointing"}),
             chosen.model_dump(mode="json"),
             seed,
             base["digest"],
@@ -156,10 +156,10 @@ def train(
             torch.__version__,
         ]
     )
-    steps = grid.evaluation_steps(training.steps, training.evaluate_every)
+    steps = settings.evaluation_steps
     run = Run(
-        network,
-        optimiser,
+        trained.network,
+        trained.optimiser,
         plan,
         learner,
         both,
@@ -169,32 +169,33 @@ def train(
             micro_batch=training.micro_batch or training.batch_size,
             learning_rate=training.learning_rate,
             warmup=training.warmup,
-            evaluation_steps=steps,
+            saved_steps=grid.evaluation_steps(training.steps, training.evaluate_every),
+            kept_steps=steps,
             seed=seed,
-            dropout=training.lora.dropout > 0,
-            device=device,
+            dropout=training.method == "lora" and training.lora.dropout > 0,
+            full=training.method == "full",
         ),
-        Store(key),
-        lambda: save(dict(sorted(lora.tensors(layers).items())), {"format": "pt"}),
+        Store(key, group=group, sharded=trained.sharded),
+        trained.export,
     )
     resumed_at = run.resume()
     ready = time.perf_counter()
-    with track(f"{model} {condition} s{seed}", training.steps, done=resumed_at) as bar:
+    with _progress(group, f"{model} {condition} s{seed}", training.steps, resumed_at) as bar:
         if resumed_at:
             bar.advance(0, f"resumed at step {resumed_at}")
         run.train(lambda note: bar.advance(1, note))
+    parallel.leave(group)
+    if not group.leads:
+        return ""
 
     progress = run.progress
     done = trace.table(progress.steps, progress.updates, told.ids)
     order = np.concatenate([s["rows"] for s in progress.steps]).astype(np.int64)
     used = np.unique(order)
     fixed = chosen.order in ("easy_to_hard", "hard_to_easy")
-    config = lora.config_text(
-        model, list(layers), training.lora.rank, training.lora.alpha, training.lora.dropout
-    )
     cut = tokens.cut[trainable]
     facts: dict[str, Any] = {
-        "kind": "adapter",
+        "kind": "adapter" if training.method == "lora" else "full",
         "model": model,
         "condition": condition,
         "order": chosen.order,
@@ -202,7 +203,7 @@ def train(
         "steps": steps,
         "base": base["digest"],
         "corpus": corpus_digest,
-        "trained_parameters": int(optimiser.values.numel()),
+        "trained_parameters": trained.size,
         "examples_train": len(trainable),
         "examples_probe": len(probe),
         "examples_used": len(used),
@@ -220,13 +221,11 @@ def train(
     }
     with files.atomic_directory(out) as folder:
         for step in steps:
-            target = folder / grid.adapter_step(step)
-            target.mkdir()
-            (target / "adapter_model.safetensors").write_bytes(run.store.adapter(step))
-            (target / "adapter_config.json").write_text(config, "utf-8")
+            trained.write(folder / grid.adapter_step(step), run.store.weights(step))
         trace.write(folder / "trace.parquet", done)
         files.write_manifest(folder, facts)
-        _write_timing(folder, progress, started, imported, ready, done)
+        how = {"processes": group.size, "gradient_checkpointing": trained.network.checkpointing}
+        _write_timing(folder, progress, started, imported, ready, how)
     run.store.clear()
     last = progress.steps[-1]["loss"]
     seconds = time.perf_counter() - started
@@ -289,6 +288,21 @@ def corpus_notes(path: Path) -> list[str]:
     return json.loads(said)["notes"] if said else []
 
 
+@contextmanager
+def _progress(group: parallel.Group, title: str, steps: int, done: int) -> Iterator[Task]:
+    """`track`, by the first process only."""
+    if group.leads:
+        with track(title, steps, done=done) as bar:
+            yield bar
+    else:
+        yield _Silent()
+
+
+class _Silent:
+    def advance(self, amount: float = 1.0, note: str = "") -> None:
+        pass
+
+
 def _known(name: str, names: Any, section: str) -> None:
     if name not in names:
         raise UserError(
@@ -297,7 +311,7 @@ def _known(name: str, names: Any, section: str) -> None:
 
 
 def _write_timing(
-    folder: Path, progress: Any, started: float, imported: float, ready: float, done: Any
+    folder: Path, progress: Any, started: float, imported: float, ready: float, how: Any
 ) -> None:
     """train.timing.json and steps.timing.parquet: seconds, rates, peak memory."""
     import polars as pl
@@ -317,6 +331,7 @@ def _write_timing(
         "gflops_per_second": operations / training / 1e9 if training else None,
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "resumed": progress.resumed,
+        **how,
     }
     files.write_text(folder / "train.timing.json", json.dumps(timing, indent=1) + "\n")
     rows = [("step", s["step"], s["seconds"]) for s in progress.steps]

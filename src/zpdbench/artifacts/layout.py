@@ -227,7 +227,7 @@ def adapter_files(study: Study) -> set[str]:
     return {
         f"{grid.adapter_step(step)}/{name}"
         for step in study.evaluation_steps
-        for name in ("adapter_config.json", "adapter_model.safetensors")
+        for name in study.weight_files
     }
 
 

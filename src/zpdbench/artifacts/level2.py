@@ -193,7 +193,7 @@ def adapter_digest(bundle: Bundle, run: grid.Run, step: int) -> str:
         return ""
     folder = _name(PATHS.adapter(*run))
     listed = reading.read_json(bundle.path(f"{folder}/MANIFEST.json"), 16 << 20)["files"]
-    names = ("adapter_config.json", "adapter_model.safetensors")
+    names = bundle.study.weight_files
     return files.digest({n: listed.get(f"{grid.adapter_step(step)}/{n}") for n in names})
 
 
