@@ -111,6 +111,11 @@ VERBS: dict[str, Verb] = {
             _SEED,
             _arg("--generations", metavar="FILE", help="the chunk's answers"),
             _ITEMS,
+            _arg(
+                "--skip-programs",
+                action="store_true",
+                help="leave out benchmarks whose answers are programs (no sandbox here)",
+            ),
             _OUT,
         ),
     ),
@@ -395,7 +400,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; 0 on success, 2 on a user's mistake, the verb's own code otherwise."""
+    """Run one verb; 0, or 2 on a user's mistake, 4 without a sandbox, the verb's own code."""
     args = build_parser().parse_args(argv)
     try:
         code = int(importlib.import_module(VERBS[args.verb].module).main(args) or 0)
@@ -406,7 +411,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except UserError as error:
         print(f"zpdbench {args.verb}: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        return error.exit_code
     except PermissionError as error:
         print(
             f"zpdbench {args.verb}: {error.filename}: no permission to write or read "

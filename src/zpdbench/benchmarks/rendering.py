@@ -13,6 +13,7 @@ from random import Random
 from typing import Any
 
 import jinja2
+import jinja2.sandbox
 
 from zpdbench.benchmarks.definition import (
     FEWSHOT_DELIMITER,
@@ -26,7 +27,10 @@ Doc = Mapping[str, Any]
 FEWSHOT_SEED = 1234
 """The harness's default `fewshot_random_seed`."""
 
-_ENVIRONMENT = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+# A definition may come in a stranger's bundle: its templates see documents and nothing else.
+_ENVIRONMENT = jinja2.sandbox.ImmutableSandboxedEnvironment(
+    undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+)
 
 
 @dataclass(frozen=True)

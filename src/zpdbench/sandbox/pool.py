@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zpdbench.errors import UserError
+from zpdbench.errors import NoSandboxError, UserError
 from zpdbench.sandbox import codec, root, seccomp
 from zpdbench.sandbox.program import Limits, Program, Verdict
 
@@ -457,7 +457,7 @@ class Pool:
                 self._workers[-1].prepare()
         except StartError as error:
             self.close()
-            raise UserError(f"the sandbox does not start: {error}") from error
+            raise NoSandboxError(f"the sandbox does not start: {error}") from error
         except BaseException:
             self.close()
             raise
@@ -491,7 +491,7 @@ class Pool:
         # Of the ways that may be taken here, what the best one lacks is worth telling.
         bare = self.waive >= {"namespaces", "root"}
         best = problems["bare"] if bare else problems.get("switch") or problems["user"]
-        raise UserError(explain(best, self.waive))
+        raise NoSandboxError(explain(best, self.waive))
 
     def accept(self, server: Server) -> None:
         """Refuse a sandbox that lacks a layer which is not waived."""
@@ -550,9 +550,9 @@ class Pool:
                 for worker in workers:
                     self._collect(worker, done)
         except StartError as error:
-            raise UserError(f"the sandbox no longer starts: {error}") from error
+            raise NoSandboxError(f"the sandbox no longer starts: {error}") from error
         except MissingLayer as error:
-            raise UserError(explain(error.missing, self.waive)) from error
+            raise NoSandboxError(explain(error.missing, self.waive)) from error
         finally:
             # After an exception (Ctrl-C, say) nothing of the unfinished programs stays.
             for worker in workers:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zpdbench import files, grid
 from zpdbench import study as studies
@@ -16,7 +17,11 @@ from zpdbench.benchmarks.answers import Verdict
 from zpdbench.errors import UserError
 from zpdbench.scores import programs
 
+if TYPE_CHECKING:
+    import polars as pl
+
 Row = dict[str, Any]
+Documents = dict[tuple[str, str], Row]
 
 GENERATION_COLUMNS = (
     "step",
@@ -50,22 +55,34 @@ class Asked:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Write the verdicts of run (`args.model`, `args.condition`, `args.seed`) to `args.out`."""
+    """Write the verdicts of run (`args.model`, `args.condition`, `args.seed`) to `args.out`.
+
+    A step at a time: a run of full benchmarks has hundreds of thousands of answers.
+    """
     study = studies.load(args.study)
     run = grid.Run(args.model, args.condition, int(args.seed))
     asked = read_items(study, args.items)
-    given = read_generations(args.generations, run)
-    check_complete(study, run, asked, given, args.generations)
-    rows = score(
-        asked,
-        given,
+    if args.skip_programs:
+        asked = {n: one for n, one in asked.items() if one.definition.answer != "program"}
+    skipped = set(study.benchmarks) - set(asked)
+    steps = read_steps(args.generations, run)
+    docs = documents(asked)
+    statuses = judge_programs(
+        docs,
+        read_generations(args.generations, run, only=programs_of(asked)) if steps else [],
         workers=getattr(args, "workers", None) or 1,
         sandbox=study.sandbox,
         cache=programs.cache_folder(),
     )
-    write(args.out, run, rows)
+    parts = []
+    for step in sorted({*steps, *steps_of(study, run)}):
+        given = read_generations(args.generations, run, step=step, skipped=skipped)
+        check_complete(study, run, asked, given, args.generations, step)
+        rows = verdicts(asked, given, docs, statuses)
+        parts.append(table(run, rows))
+    write(args.out, parts)
     for name in asked:
-        last = [r for r in rows if r["benchmark"] == name and r["step"] == rows[-1]["step"]]
+        last = [r for r in rows if r["benchmark"] == name]
         mean = sum(r["correct"] for r in last) / len(last)
         print(f"{'/'.join(map(str, run))} step {rows[-1]['step']} {name}: {100 * mean:.1f} %")
 
@@ -92,36 +109,74 @@ def read_items(study: studies.Study, paths: Sequence[str]) -> dict[str, Asked]:
     }
 
 
-def read_generations(path: str, run: grid.Run) -> list[Row]:
-    """One run's answers out of its chunk's file.
+def _scan(path: str, run: grid.Run) -> pl.LazyFrame:
+    import polars as pl
 
-    Raises:
-        UserError: missing, truncated, a column or the run is not in it.
-    """
+    frame = pl.scan_parquet(path)
+    names = frame.collect_schema().names()
+    if missing := [c for c in ("model", *GENERATION_COLUMNS) if c not in names]:
+        raise UserError(f"no column {missing[0]!r}", where=str(path), fix="delete it")
+    return frame.filter(
+        (pl.col("model") == run.model)
+        & (pl.col("condition") == run.condition)
+        & (pl.col("seed") == run.seed)
+    ).select(GENERATION_COLUMNS)
+
+
+@contextlib.contextmanager
+def _readable(path: str) -> Iterator[None]:
     import polars as pl
 
     try:
-        frame = pl.scan_parquet(path)
-        names = frame.collect_schema().names()
-        if missing := [c for c in ("model", *GENERATION_COLUMNS) if c not in names]:
-            raise UserError(f"no column {missing[0]!r}", where=str(path), fix="delete it")
-        rows = (
-            frame.filter(
-                (pl.col("model") == run.model)
-                & (pl.col("condition") == run.condition)
-                & (pl.col("seed") == run.seed)
-            )
-            .select(GENERATION_COLUMNS)
-            .collect()
-            .to_dicts()
-        )
+        yield
     except (OSError, pl.exceptions.PolarsError) as error:
         raise UserError(
             "no readable generations", where=str(path), fix="delete the file; it is made again"
         ) from error
-    if not rows:
+
+
+def read_steps(path: str, run: grid.Run) -> list[int]:
+    """The steps at which a run answered, by its chunk's file.
+
+    Raises:
+        UserError: missing, truncated, a column or the run is not in it.
+    """
+    with _readable(path):
+        found = _scan(path, run).select("step").unique().collect().to_series().to_list()
+    if not found:
         raise UserError(f"no answers of {'/'.join(map(str, run))} in it", where=str(path))
-    return rows
+    return sorted(found)
+
+
+def read_generations(
+    path: str,
+    run: grid.Run,
+    *,
+    step: int | None = None,
+    only: Collection[str] | None = None,
+    skipped: Collection[str] = (),
+) -> list[Row]:
+    """One run's answers out of its chunk's file.
+
+    Args:
+        step: of this step only.
+        only: of these benchmarks only.
+        skipped: not of these benchmarks.
+
+    Raises:
+        UserError: missing, truncated, or a column is not in it.
+    """
+    import polars as pl
+
+    with _readable(path):
+        frame = _scan(path, run)
+        if step is not None:
+            frame = frame.filter(pl.col("step") == step)
+        if only is not None:
+            frame = frame.filter(pl.col("benchmark").is_in(list(only)))
+        if skipped:
+            frame = frame.filter(~pl.col("benchmark").is_in(list(skipped)))
+        return frame.collect().to_dicts()
 
 
 def steps_of(study: studies.Study, run: grid.Run) -> list[int]:
@@ -135,8 +190,9 @@ def check_complete(
     asked: dict[str, Asked],
     given: Sequence[Row],
     path: str,
+    step: int,
 ) -> None:
-    """Every item that must be answered is, as often as it must be, and as it now reads.
+    """Every item that must be answered at a step is, as often as it must be, and as it now reads.
 
     Raises:
         UserError: the first answer that is missing, doubled, unknown or to another prompt.
@@ -156,27 +212,61 @@ def check_complete(
             raise UserError(f"{what}, sample {row['sample']}: given twice", where=path, fix=fix)
         seen.add(key)
     steps = steps_of(study, run)
-    for step in steps:
-        for name, one in asked.items():
-            for item_id, item in one.items.items():
-                if step != steps[-1] and not item["interim"]:
-                    continue
-                for sample in range(one.section.samples):
-                    if (step, name, item_id, sample) not in seen:
-                        raise UserError(
-                            f"step {step}, {name} item {item_id!r}: no sample {sample}",
-                            where=path,
-                            fix=fix,
-                        )
+    if step not in steps:
+        return
+    for name, one in asked.items():
+        for item_id, item in one.items.items():
+            if step != steps[-1] and not item["interim"]:
+                continue
+            for sample in range(one.section.samples):
+                if (step, name, item_id, sample) not in seen:
+                    raise UserError(
+                        f"step {step}, {name} item {item_id!r}: no sample {sample}",
+                        where=path,
+                        fix=fix,
+                    )
 
 
-def score(
-    asked: dict[str, Asked],
+def programs_of(asked: dict[str, Asked]) -> list[str]:
+    """The benchmarks whose answers are programs."""
+    return [name for name, one in asked.items() if one.definition.answer == "program"]
+
+
+def documents(asked: dict[str, Asked]) -> Documents:
+    """(benchmark, item) -> the document that its program is tested by."""
+    return {
+        (name, item_id): json.loads(item["doc"])
+        for name in programs_of(asked)
+        for item_id, item in asked[name].items.items()
+    }
+
+
+def judge_programs(
+    docs: Documents,
     given: Sequence[Row],
     *,
     workers: int,
     sandbox: studies.Sandbox,
     cache: Path | None,
+) -> dict[str, str]:
+    """The status of every program among the answers, by its key.
+
+    Raises:
+        NoSandboxError: there are programs, and nothing here to run them in.
+    """
+    keys = ((row, (row["benchmark"], row["item_id"])) for row in given)
+    return programs.judge(
+        [programs.program(docs[key], row["text"]) for row, key in keys if key in docs],
+        [programs.program(doc, doc["canonical_solution"]) for doc in docs.values()],
+        workers=workers,
+        seconds=sandbox.seconds,
+        waive=sandbox.waive,
+        cache=cache,
+    )
+
+
+def verdicts(
+    asked: dict[str, Asked], given: Sequence[Row], docs: Documents, statuses: Mapping[str, str]
 ) -> list[Row]:
     """Verdicts on answers, ordered by step, benchmark, item and sample."""
     place = {
@@ -187,31 +277,13 @@ def score(
     given = sorted(
         given, key=lambda r: (r["step"], *place[r["benchmark"], r["item_id"]], r["sample"])
     )
-    docs = {
-        (name, item_id): json.loads(item["doc"])
-        for name, one in asked.items()
-        if one.definition.answer == "program"
-        for item_id, item in one.items.items()
-    }
-    to_run = {
-        index: programs.program(docs[key], row["text"])
-        for index, row in enumerate(given)
-        if (key := (row["benchmark"], row["item_id"])) in docs
-    }
-    statuses = programs.judge(
-        list(to_run.values()),
-        [programs.program(doc, doc["canonical_solution"]) for doc in docs.values()],
-        workers=workers,
-        seconds=sandbox.seconds,
-        waive=sandbox.waive,
-        cache=cache,
-    )
     rows = []
-    for index, row in enumerate(given):
+    for row in given:
         one = asked[row["benchmark"]]
         item = one.items[row["item_id"]]
-        if index in to_run:
-            status = statuses[to_run[index].key]
+        doc = docs.get((row["benchmark"], row["item_id"]))
+        if doc is not None:
+            status = statuses[programs.program(doc, row["text"]).key]
             verdict = Verdict(float(status == "passed"), status, "")
         else:
             verdict = _judge(one.definition, item, row)
@@ -280,8 +352,8 @@ def vote(rows: Sequence[Row], benchmarks: set[str]) -> list[Row]:
     return result
 
 
-def write(path: Any, run: grid.Run, rows: Sequence[Row]) -> None:
-    """Write verdicts as Parquet: equal verdicts give equal bytes."""
+def table(run: grid.Run, rows: Sequence[Row]) -> pl.DataFrame:
+    """Verdicts as the score file's columns."""
     import polars as pl
 
     text = dict.fromkeys(COLUMNS, pl.String)
@@ -291,8 +363,15 @@ def write(path: Any, run: grid.Run, rows: Sequence[Row]) -> None:
         **dict.fromkeys(("correct", "correct_flexible", "correct_norm", "confidence"), pl.Float64),
     }
     named = dict(zip(("model", "condition", "seed"), run, strict=True))
-    frame = pl.DataFrame(
+    return pl.DataFrame(
         [{**named, **{c: row[c] for c in COLUMNS if c in row}} for row in rows], schema=schema
     )
+
+
+def write(path: Any, parts: Sequence[pl.DataFrame]) -> None:
+    """Write verdicts as Parquet: equal verdicts give equal bytes."""
+    import polars as pl
+
+    frame = pl.concat(parts, rechunk=True)
     with files.atomic_path(path) as temporary:
         frame.write_parquet(temporary, compression="zstd", statistics=False)
