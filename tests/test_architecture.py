@@ -24,10 +24,10 @@ LAYERS: list[set[str]] = [
         "generations",
         "scores",
         "statistics",
-        "report",
         "artifacts",
     },
-    {"estimate"},
+    # The report asks the statistics which metric is a benchmark's own.
+    {"estimate", "report"},
     {"plan", "doctor", "preflight", "init", "inputs"},
     {"cli"},
     # Asks the command line what it knows; loaded by its verb alone.

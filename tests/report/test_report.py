@@ -20,6 +20,7 @@ import yaml
 from tests.report import material
 from zpdbench import cli, study
 from zpdbench.report import charts, evidence, explorer, report, results, sections, words
+from zpdbench.report.gains import gains_by_language
 
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 
@@ -161,6 +162,24 @@ def test_remarks_name_what_went_wrong(page: Path) -> None:
     assert "zpd in large: on average 70 % of each block came from outside the window" in text
     assert "large의 zpd: 블록마다 평균 70 %" in text
     assert "The hypotheses were not registered" in text
+
+
+def test_interaction_shows_the_gains_that_r1_tests(lock: Path) -> None:
+    """Korean is macro-F1 alone: accuracy stands beside it in scores.tsv and is no second gain."""
+    paths = study.load(lock).paths
+    tables = results.read([paths.table("scores"), paths.table("r1")])
+    metrics = {r["metric"] for r in tables["scores"].where(benchmark="kobest", task="all")}
+    assert {"acc", "macro_f1"} <= metrics
+    languages = {"humaneval": "en", "gsm8k": "en", "mmlu": "en", "kobest": "ko"}
+    found = gains_by_language(tables["scores"], languages, "zpd", "random")
+    figure = str(sections.interaction(tables, languages, "zpd", "random").panels[0].chart)
+    for model, gains in found.items():
+        mean = {k: sum(g for _, g in v) / len(v) for k, v in gains.items()}
+        row = tables["r1"].first(model=model, scale="pp")
+        assert row is not None
+        assert mean["ko"] - mean["en"] == pytest.approx(row.number("estimate"))
+        assert f'data-row="{row.anchor}"' in figure
+        assert f"{model}, ko: {results.number(mean['ko'], 1, sign=True)}" in figure
 
 
 def test_interim_and_exploratory_are_said(lock: Path) -> None:

@@ -50,7 +50,7 @@ def render(
         timing_name: file beside the page that holds the times.
     """
     traces = traces or evidence.Traces()
-    h3a = study.hypotheses.h3a
+    h3a, r1 = study.hypotheses.h3a, study.hypotheses.r1
     treatment, control = (h3a.treatment, h3a.control) if h3a else ("zpd", "random")
     first = sections.primary(tables)
     registered = first["registered"] if first else "none"
@@ -58,6 +58,7 @@ def render(
     return _page(
         "page.html.jinja",
         study=study,
+        r1=r1,
         treatment=treatment,
         control=control,
         first=first,
@@ -73,9 +74,7 @@ def render(
         power=sections.power(tables),
         window=sections.window(traces),
         difficulty=sections.difficulty(shares, traces),
-        interaction=sections.interaction(
-            tables, dict(study.hypotheses.r1.languages), treatment, control
-        ),
+        interaction=sections.interaction(tables, dict(r1.languages), r1.treatment, r1.control),
         expected=sections.expected(tables),
         expected_rows=tables["expected"].rows if "expected" in tables else [],
         ladder=sections.ladder(tables),

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from zpdbench.report import charts
 from zpdbench.report.charts import ForestRow, Line, Point
 from zpdbench.report.evidence import Traces, Window
+from zpdbench.report.gains import gains_by_language
 from zpdbench.report.results import Cell, Table, between, number, p_said
 from zpdbench.report.words import label, words
 
@@ -473,49 +474,32 @@ def difficulty(shares: Sequence[tuple[str, list[float]]], traces: Traces) -> Fig
 def interaction(
     tables: Tables, languages: Mapping[str, str], treatment: str, control: str
 ) -> Figure:
-    """Gain by task language, a line a model, a mark a seed; from scores.tsv."""
+    """Gain by task language, a line a model, a mark a seed; each leads to the model's row of r1."""
     table = tables.get("scores")
-    if not table:
-        return Figure([])
-    kept = [
-        r
-        for r in table
-        if r["task"] == "all" and r["items"] == "full" and r["condition"] in (treatment, control)
-        and r["benchmark"] in languages and r["metric"] in _METRICS
-    ]  # fmt: skip
-    if not kept:
-        return Figure([])
-    last = max(r.number("step") for r in kept)
-    score: dict[tuple[str, str, str, str], list[float]] = {}
-    for r in kept:
-        if r.number("step") == last:
-            key = (r["model"], languages[r["benchmark"]], r["seed"], r["condition"])
-            score.setdefault(key, []).append(100 * r.number("value"))
-    shown = sorted({k[1] for k in score})
+    found = gains_by_language(table, languages, treatment, control) if table else {}
+    shown = sorted({language for model in found.values() for language in model})
     if len(shown) < 2:
         return Figure([])
-    models = list(dict.fromkeys(k[0] for k in score))
     lines = []
-    for i, model in enumerate(models):
-        means = []
+    for i, (model, by_language) in enumerate(found.items()):
+        r1 = tables["r1"].first(model=model, scale="pp") if "r1" in tables else None
+        source = r1.anchor if r1 else ""
+        shift = (i - (len(found) - 1) / 2) * 0.08
+        dots, means = [], []
         for x, language in enumerate(shown):
-            gains = []
-            for m, l_, seed, condition in score:
-                if (m, l_, condition) == (model, language, treatment):
-                    other = score.get((m, l_, seed, control))
-                    if other:
-                        gain = _mean(score[m, l_, seed, condition]) - _mean(other)
-                        gains.append((seed, gain))
-            shift = x + (i - (len(models) - 1) / 2) * 0.08
-            dots = [
-                Point(shift, g, tip=f"{model}, {language}, s{s}: {number(g, 1, sign=True)}")
-                for s, g in gains
-            ]
-            lines.append(Line(model, i, dots, joined=False))
-            if gains:
-                mean = _mean([g for _, g in gains])
-                means.append(Point(shift, mean, tip=f"{model}: {number(mean, 1, sign=True)}"))
-        lines.append(Line(model, i, means))
+            pairs = by_language.get(language, [])
+            dots += [
+                Point(
+                    x + shift, g, tip=f"{model}, {language}, s{s}: {number(g, 1, sign=True)}",
+                    source=source,
+                )
+                for s, g in pairs
+            ]  # fmt: skip
+            if pairs:
+                mean = _mean([g for _, g in pairs])
+                tip = f"{model}, {language}: {number(mean, 1, sign=True)}"
+                means.append(Point(x + shift, mean, tip=tip, source=source))
+        lines += [Line(model, i, dots, joined=False), Line(model, i, means)]
     chart = charts.line_chart(
         lines,
         name=_spoken(label("interaction")),
@@ -525,7 +509,7 @@ def interaction(
         x_ticks=[(float(x), language) for x, language in enumerate(shown)],
         references=[(0.0, {"": ""})],
     )
-    return Figure([Panel(Markup(""), chart)], charts.legend([(m, i) for i, m in enumerate(models)]))
+    return Figure([Panel(Markup(""), chart)], charts.legend([(m, i) for i, m in enumerate(found)]))
 
 
 def expected(tables: Tables) -> Figure:
