@@ -48,6 +48,7 @@ onstart:
         write_lock(study)
         preflight.check_machine(study)
         jobs = list(workflow.dag.needrun_jobs())
+        preflight.check_tables(study, {job.name for job in jobs})
         if in_containers:
             containers.check(
                 (job.container_img_url for job in jobs if job.container_img_url),

@@ -1,6 +1,6 @@
 # Figure -> the table that it is drawn from, a key of draw_figures' input.
-drawn = {"curves": "curves", "effects": "h3a", "power": "power"}
-drawn |= {t: t for t in study.further_tables if t == "ladder"}
+drawn = {"curves": "curves", "effects": "h3a", "power": "power", "ladder": "ladder"}
+drawn = {f: t for f, t in drawn.items() if t in ("curves", *study.tables)}
 captions = {n: f"{workflow.basedir}/captions/{n}.rst" for n in (*drawn, "report")}
 figures = []
 for name in drawn:

@@ -5,9 +5,17 @@ Only pydantic is imported, so that the study model below the libraries can use t
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    model_validator,
+)
 
 Probability = Annotated[float, Field(gt=0.0, lt=1.0)]
 Name = Annotated[str, Field(min_length=1)]
@@ -194,9 +202,181 @@ class Hypotheses(_Section):
         description="Digest of these hypotheses as pre-registered (or its first 12 or more "
         "digits). Results under another digest are marked exploratory.",
     )
+    _grid: dict[str, list[str]] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _follow_h3a(cls, value: Any) -> Any:
+        """Conditions that a hypothesis does not name are h3a's."""
+        if not isinstance(value, Mapping) or not isinstance(value.get("h3a"), Mapping):
+            return value
+        filled = dict(value)
+        given = {k: v for k, v in value["h3a"].items() if k in ("treatment", "control")}
+        for name in ("h3b", "r1", "efficiency", "ladder"):
+            section = filled.get(name, {})
+            if isinstance(section, Mapping):
+                filled[name] = {**given, **section}
+        section = filled.get("ablations", {})
+        if isinstance(section, Mapping) and "treatment" in given:
+            filled["ablations"] = {"full": given["treatment"], **section}
+        return filled
+
+    def resolve(
+        self,
+        *,
+        models: Sequence[str] | None = None,
+        conditions: Sequence[str] | None = None,
+        benchmarks: Sequence[str] | None = None,
+        parameters: Mapping[str, float] | None = None,
+    ) -> Hypotheses:
+        """These hypotheses with what they leave to the study filled in, for a stable digest.
+
+        Args:
+            models, conditions, benchmarks: names of the study's; None: not known.
+            parameters: model -> number of parameters, where the models say it.
+        """
+        h3a, r1, rq1 = self.h3a, self.r1, self.rq1
+        ablations, ladder = self.ablations, self.ladder
+        if h3a is not None:
+            if h3a.benchmarks is None and benchmarks:
+                h3a = h3a.model_copy(update={"benchmarks": list(benchmarks)})
+            r1 = r1.model_copy(
+                update={"small": r1.small or h3a.small, "large": r1.large or h3a.large}
+            )
+        if conditions:
+            if ablations.conditions is None:
+                found = [
+                    c for c in conditions if c.startswith(ablations.prefix) and c != ablations.full
+                ]
+                ablations = ablations.model_copy(update={"conditions": found})
+            if rq1.conditions is None:
+                rest = [c for c in conditions if c not in (ablations.conditions or [])]
+                rq1 = rq1.model_copy(update={"conditions": rest})
+        if not ladder.parameters and parameters:
+            ladder = ladder.model_copy(update={"parameters": dict(parameters)})
+        update = {"h3a": h3a, "r1": r1, "rq1": rq1, "ablations": ablations, "ladder": ladder}
+        resolved = self.model_copy(update=update)
+        resolved._grid = {
+            name: sorted(names)
+            for name, names in (("models", models), ("benchmarks", benchmarks))
+            if names
+        }
+        return resolved
+
+    def unknown_name(
+        self, models: Collection[str], conditions: Collection[str], benchmarks: Collection[str]
+    ) -> tuple[str, str] | None:
+        """The first name that the study does not have: its key, and what is wrong; else None.
+
+        The defaults are no mistake where the study lacks them: then a hypothesis does not apply
+        (`inapplicable`).
+        """
+        known = {"models": models, "conditions": conditions, "benchmarks": benchmarks}
+        for key, kind, names in self._names():
+            default = _DEFAULTS.get(key, ())
+            for name in names:
+                if name not in known[kind] and name not in default:
+                    return f"hypotheses.{key}", f"no {kind[:-1]} {name!r} under {kind}"
+        r1 = self.r1
+        spoken = {r1.languages[b] for b in benchmarks if b in r1.languages}
+        for end in ("first", "second"):
+            language = getattr(r1, end)
+            if language not in spoken and language not in ("ko", "en"):
+                return f"hypotheses.r1.{end}", f"no benchmark in language {language!r}"
+        return None
+
+    def _names(self) -> list[tuple[str, str, Sequence[str]]]:
+        """Every name that stands in a hypothesis: key, kind and names."""
+        found: list[tuple[str, str, Sequence[str]]] = []
+        for section in ("h3a", "h3b", "r1", "efficiency", "ladder"):
+            h = getattr(self, section)
+            if h is not None:
+                found += [(f"{section}.{r}", "conditions", [getattr(h, r)]) for r in _PAIR]
+        for section, h in (("h3a", self.h3a), ("r1", self.r1)):
+            for role in ("small", "large"):
+                if h is not None and getattr(h, role):
+                    found.append((f"{section}.{role}", "models", [getattr(h, role)]))
+        if self.h3a is not None:
+            found.append(("h3a.benchmarks", "benchmarks", self.h3a.benchmarks or []))
+        found += [
+            ("h3b.reasoning", "benchmarks", self.h3b.reasoning),
+            ("h3b.generation", "benchmarks", self.h3b.generation),
+            ("r1.languages", "benchmarks", list(self.r1.languages)),
+            ("rq1.conditions", "conditions", self.rq1.conditions or []),
+            ("ablations.full", "conditions", [self.ablations.full]),
+            ("ablations.conditions", "conditions", self.ablations.conditions or []),
+            ("ladder.parameters", "models", list(self.ladder.parameters)),
+        ]
+        # h3a's models and conditions come first, and are no default: the user named them.
+        return sorted(found, key=lambda entry: not entry[0].startswith("h3a"))
+
+    def inapplicable(
+        self,
+        name: str,
+        *,
+        models: Collection[str] | None = None,
+        conditions: Collection[str] | None = None,
+        benchmarks: Collection[str] | None = None,
+    ) -> str:
+        """Why a hypothesis cannot be looked at in a study; "" where it can.
+
+        Args:
+            name: h3b, r1, rq1 or efficiency.
+            models, conditions, benchmarks: names of the study's; None: not known.
+        """
+        h = getattr(self, name)
+        if conditions is not None:
+            for role in _PAIR:
+                wanted = getattr(h, role, None)
+                if wanted is not None and wanted not in conditions:
+                    return f"the study has no condition {wanted!r}"
+        if name == "rq1" and conditions is not None:
+            compared = h.conditions if h.conditions is not None else conditions
+            if len(compared) < 2:
+                return "the study has one condition only"
+        if name == "h3b" and benchmarks is not None:
+            for group in ("reasoning", "generation"):
+                if not set(getattr(h, group)) & set(benchmarks):
+                    return f"the study has no {group} benchmark ({', '.join(getattr(h, group))})"
+        if name == "r1":
+            resolved = self.resolve().r1
+            if not (resolved.small and resolved.large):
+                return "no two models are named (hypotheses.r1 or h3a: small, large)"
+            if benchmarks is not None:
+                for language in (h.first, h.second):
+                    if not any(h.languages.get(b) == language for b in benchmarks):
+                        return (
+                            f"the study has no benchmark in language {language!r} "
+                            "(hypotheses.r1.languages: {BENCHMARK: LANGUAGE})"
+                        )
+        return ""
 
     def digest(self) -> str:
-        """SHA-256 of the hypotheses as they stand, `registered` itself excluded."""
+        """SHA-256 of the hypotheses as they stand, `registered` itself excluded.
+
+        Of `resolve`d ones: with the study's models, benchmarks, conditions and parameters, so
+        that none of them can be dropped under the same digest.
+        """
         from zpdbench.files import digest
 
-        return digest(self.model_dump(mode="json", exclude={"registered"}))
+        value = self.model_dump(mode="json", exclude={"registered"})
+        if value["h3a"] and value["h3a"]["benchmarks"]:
+            value["h3a"]["benchmarks"].sort()
+        for section in ("rq1", "ablations"):
+            if value[section]["conditions"]:
+                value[section]["conditions"].sort()
+        return digest([value, self._grid] if self._grid else value)
+
+
+_PAIR = ("treatment", "control")
+_DEFAULTS: dict[str, Collection[str]] = {
+    **{
+        f"{section}.{role}": [default]
+        for section in ("h3b", "r1", "efficiency", "ladder")
+        for role, default in zip(_PAIR, ("zpd", "random"), strict=True)
+    },
+    "h3b.reasoning": H3b().reasoning,
+    "h3b.generation": H3b().generation,
+    "r1.languages": R1().languages,
+    "ablations.full": ["zpd"],
+}

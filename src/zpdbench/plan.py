@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from zpdbench import estimate, resources
 from zpdbench.errors import UserError
 from zpdbench.hardware import MACHINES, Machine
-from zpdbench.study import TABLES, EmbeddedModel, HubModel, Study, load
+from zpdbench.study import EmbeddedModel, HubModel, Study, load
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -168,8 +168,7 @@ def make_plan(study: Study) -> Plan:
         "generate_chunk": len(study.chunks),
         "score_run": len(study.all_runs),
         "aggregate_scores": 1,
-        "h3a": 1,
-        **dict.fromkeys((*TABLES, *study.further_tables), 1),
+        **dict.fromkeys(study.tables, 1),
         "draw_figures": 1,
         "report": 1,
         "all": 1,

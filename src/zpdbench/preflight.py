@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -36,6 +37,24 @@ def check_names(study: Study) -> None:
             print(f"note: {name}: {_UNPINNED[kind]} are not pinned yet", file=sys.stderr)
     for name, section in study.benchmarks.items():
         definition.load(section.definition or name)
+
+
+def check_tables(study: Study, rules: Collection[str]) -> None:
+    """Check that the study says what the asked-for tables are about.
+
+    Args:
+        rules: names of the rules that would run.
+
+    Raises:
+        UserError: a table about two models, and no hypotheses.h3a that names them.
+    """
+    for rule in ("h3a", "h3a_sensitivity", "power", "expected"):
+        if rule in rules and rule not in study.tables:
+            raise UserError(
+                f"{rule}.tsv is about two models, and the study names none",
+                where="hypotheses.h3a",
+                fix="give hypotheses: {h3a: {small: MODEL, large: MODEL}}, or ask for `all`",
+            )
 
 
 def check_machine(study: Study) -> None:

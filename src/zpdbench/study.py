@@ -413,22 +413,9 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _references_exist(self) -> Self:
-        h3a = self.hypotheses.h3a
-        if h3a is not None:
-            for role in ("small", "large"):
-                if getattr(h3a, role) not in self.models:
-                    raise ValueError(
-                        f"hypotheses.h3a.{role}: no model {getattr(h3a, role)!r} under models"
-                    )
-            for role in ("treatment", "control"):
-                if getattr(h3a, role) not in self.conditions:
-                    raise ValueError(
-                        f"hypotheses.h3a.{role}: no condition {getattr(h3a, role)!r} "
-                        "under conditions"
-                    )
-            for name in h3a.benchmarks or []:
-                if name not in self.benchmarks:
-                    raise ValueError(f"hypotheses.h3a.benchmarks: no {name!r} under benchmarks")
+        wrong = self.hypotheses.unknown_name(self.models, self.conditions, self.benchmarks)
+        if wrong:
+            raise ValueError(": ".join(wrong))
         return self
 
     @model_validator(mode="after")
@@ -462,17 +449,34 @@ class Study(Section):
         return self.evaluation_steps[-1:]
 
     @property
+    def resolved_hypotheses(self) -> Hypotheses:
+        """The hypotheses with what they leave to the study filled in; its digest is the rows'."""
+        return self.hypotheses.resolve(
+            models=list(self.models),
+            conditions=list(self.conditions),
+            benchmarks=list(self.benchmarks),
+            parameters={m: float(s.parameters) for m, s in self.models.items() if s.parameters},
+        )
+
+    @property
+    def tables(self) -> list[str]:
+        """Verbs of the study's tables, each a rule: those about two models need `h3a`."""
+        about_two = ("h3a", "power", "expected", "h3a_sensitivity")
+        return [
+            t
+            for t in ("h3a", *TABLES, *self.further_tables)
+            if self.hypotheses.h3a is not None or t not in about_two
+        ]
+
+    @property
     def further_tables(self) -> list[str]:
         """Tables beside TABLES, each a rule of its own name: some are of certain studies only."""
-        found = ["h3a_sensitivity", "calibration"]
-        ablations, ladder = self.hypotheses.ablations, self.hypotheses.ladder
-        ablated = ablations.conditions or [
-            c for c in self.conditions if c.startswith(ablations.prefix) and c != ablations.full
-        ]
-        if ablated and ablations.full in self.conditions:
+        found = ["h3a_sensitivity", "calibration"] if self.hypotheses.h3a else ["calibration"]
+        resolved = self.resolved_hypotheses
+        ablations, ladder = resolved.ablations, resolved.ladder
+        if ablations.conditions and ablations.full in self.conditions:
             found.append("ablations")
-        sized = set(ladder.parameters) or {m for m, s in self.models.items() if s.parameters}
-        rungs = [m for m in self.models if m in sized]
+        rungs = [m for m in self.models if m in ladder.parameters]
         if len(rungs) >= 3 and {ladder.treatment, ladder.control} <= set(self.conditions):
             found.append("ladder")
         return found
@@ -605,7 +609,7 @@ def _grid_keys(study: Study, wildcards: Any) -> Any:
 
 
 def _statistics_keys(study: Study, wildcards: Any) -> Any:
-    return [_grid_keys(study, wildcards), study.dump("hypotheses")]
+    return [_grid_keys(study, wildcards), study.resolved_hypotheses.model_dump(mode="json")]
 
 
 TABLES = ("rq1", "h3b", "r1", "efficiency", "power", "expected")

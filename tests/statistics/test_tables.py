@@ -19,6 +19,7 @@ from zpdbench.statistics import (
     calibration,
     efficiency,
     expected,
+    h3a,
     h3a_sensitivity,
     h3b,
     ladder,
@@ -286,13 +287,27 @@ def test_ladder_needs_three_models(study: Path, tmp_path: Path) -> None:
     )
     aggregate(tmp_path, write_runs(tmp_path, table))
     rows = run(ladder, tmp_path)
-    slope = next(r for r in rows if r["benchmark"] == "mean" and r["scale"] == "pp")
+    part = [r for r in rows if (r["benchmark"], r["scale"]) == ("mean", "pp")]
+    slope = part[0]
+    # Without one model the verdict is the row's own, no blank.
+    for r in part:
+        if r["left_out"] != "NA":
+            assert r["p_value"] != "NA"
+            assert (r["verdict"] == "supported") == (float(r["p_value"]) < 0.05)
+    assert {r["verdict"] for r in part if r["left_out"] != "NA"} != {"inconclusive"}
     assert slope["term"].startswith("slope") and float(slope["estimate"]) > 0
     assert {r["left_out"] for r in rows} == {"NA", *models}
     gains = [r for r in rows if (r["benchmark"], r["scale"], r["term"]) == ("mean", "pp", "gain")]
     # The line goes through the models: least squares of points that are nearly on one.
     line = np.polyfit(np.log10([5e8, 1.5e9, 7e9, 3.2e10]), [float(r["estimate"]) for r in gains], 1)
     assert float(slope["intercept"]) == pytest.approx(line[1], rel=0.2)
+    three = "hypotheses: {ladder: {parameters: {s: 5.0e+8, m: 1.5e+9, l: 7.0e+9}}}\n"
+    (tmp_path / "study.yaml").write_text(three)
+    rows = run(ladder, tmp_path)
+    assert all("no number of parameters: xl" in r["note"] for r in rows)
+    without = [r for r in rows if r["left_out"] != "NA"]
+    assert {r["left_out"] for r in without} == {"s", "m", "l"}
+    assert all(r["p_value"] == "NA" and "has no error" in r["note"] for r in without)
 
 
 @pytest.mark.parametrize("module", [rq1, h3b, r1, ablations, power_table, expected])
@@ -310,6 +325,121 @@ def test_a_missing_run_is_named_or_marked(study: Path, tmp_path: Path, module: o
         assert all(r["note"].startswith("interim: ") for r in rows)
 
 
+def vary(folder: Path, study: Path, old: str, new: str) -> Path:
+    """A folder with the study's scores.tsv under a changed configuration."""
+    assert old in CONFIG
+    (folder / "study.yaml").write_text(CONFIG.replace(old, new), "utf-8")
+    (folder / "scores.tsv").write_bytes((study / "scores.tsv").read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new", "reason"),
+    [
+        (h3b, " humaneval: {},", "", "no generation benchmark (humaneval)"),
+        (r1, ", kobest: {}", "", "no benchmark in language 'ko'"),
+        (rq1, "random: {}, easy: {}, zpd: {}, ", "zpd: {}, ", "one condition only"),
+        (efficiency, "random: {}, ", "", "no condition 'random'"),
+    ],
+)
+def test_a_hypothesis_that_does_not_apply_is_a_row_that_says_so(
+    study: Path, tmp_path: Path, module: object, old: str, new: str, reason: str
+) -> None:
+    rows = run(module, vary(tmp_path, study, old, new))
+    (row,) = rows
+    assert row["verdict"] == "inconclusive" and row["note"].startswith("does not apply: ")
+    assert reason in row["note"]
+
+
+def test_without_two_models_r1_does_not_apply(study: Path, tmp_path: Path) -> None:
+    vary(tmp_path, study, CONFIG[CONFIG.index("  h3a:") :], "  rq1: {alpha: 0.05}\n")
+    (row,) = run(r1, tmp_path)
+    assert "no two models are named" in row["note"]
+
+
+def test_a_benchmark_that_h3b_lacks_is_named(study: Path, tmp_path: Path) -> None:
+    rows = run(h3b, vary(tmp_path, study, "{mmlu: {}, ", "{"))
+    assert {r["benchmark"] for r in rows} == {"gsm8k against humaneval"}
+    assert all("the study has no mmlu" in r["note"] for r in rows)
+
+
+def test_dropping_a_benchmark_changes_the_registration(study: Path, tmp_path: Path) -> None:
+    digest = run(h3b, study)[0]["preregistration"]
+    held = f"hypotheses:\n  registered: '{digest}'\n"
+    assert run(h3b, vary(tmp_path, study, "hypotheses:\n", held))[0]["registered"] == "yes"
+    for old, new in ((", kobest: {}", ""), (", zpd_fixed: {}", ""), ("10000000", "20000000")):
+        text = CONFIG.replace("hypotheses:\n", held).replace(old, new)
+        (tmp_path / "study.yaml").write_text(text, "utf-8")
+        row = run(h3b, tmp_path)[0]
+        assert row["registered"] == "exploratory" and row["note"].startswith("exploratory"), old
+    # The order in which a file lists them is nothing.
+    text = CONFIG.replace("hypotheses:\n", held).replace(
+        "mmlu: {}, humaneval: {}", "humaneval: {}, mmlu: {}"
+    )
+    (tmp_path / "study.yaml").write_text(text, "utf-8")
+    assert run(h3b, tmp_path)[0]["registered"] == "yes"
+
+
+def drop(folder: Path, study: Path, prefix: str) -> None:
+    """The study's scores.tsv without the lines that begin so."""
+    text = (study / "scores.tsv").read_text("utf-8").splitlines(keepends=True)
+    (folder / "study.yaml").write_text(CONFIG, "utf-8")
+    (folder / "scores.tsv").write_text(
+        "".join(line for line in text if not line.startswith(prefix)), "utf-8"
+    )
+
+
+def test_unequal_seeds_have_two_way_rows_that_say_why(study: Path, tmp_path: Path) -> None:
+    drop(tmp_path, study, "big\tzpd\t3\t")
+    rows = [r for r in run(rq1, tmp_path, interim=True) if r["model"] == "all"]
+    assert len(rows) == 5 * 2 * 3
+    assert {r["p_value"] for r in rows} == {"NA"}
+    assert all("different numbers of complete seeds (tiny 5, big 4)" in r["note"] for r in rows)
+
+
+def test_incomplete_seeds_of_curves_and_pilots_are_named(study: Path, tmp_path: Path) -> None:
+    drop(tmp_path, study, "big\tzpd\t3\t20\t")
+    rows = run(efficiency, tmp_path)
+    big = [r for r in rows if r["model"] == "big" and r["unit"] == "steps"]
+    assert big and all("seeds without all their scores left out (3)" in r["note"] for r in big)
+    assert all("left out" not in r["note"] for r in rows if r["model"] == "tiny")
+    drop(tmp_path, study, "big\tzpd\t3\t")
+    rows = [r for r in run(power_table, tmp_path) if r["scale"] == "pp"]
+    assert all("cells missing (big/zpd/3/" in r["note"] for r in rows)
+
+
+@pytest.mark.parametrize("module", [rq1, h3b, r1, efficiency, ablations, expected])
+def test_unplanned_seeds_are_named(study: Path, tmp_path: Path, module: object) -> None:
+    vary(tmp_path, study, "seeds: [0, 1, 2, 3, 4]", "seeds: [0, 1, 2, 3]")
+    rows = run(module, tmp_path)
+    assert rows and all("runs of unplanned seeds left out (4)" in r["note"] for r in rows)
+
+
+def test_claims_about_no_benchmark_of_the_endpoint_are_shown(study: Path, tmp_path: Path) -> None:
+    rows = run(expected, vary(tmp_path, study, ", kobest: {}", ""))
+    claimed = [r for r in rows if r["benchmark"] == "kobest"]
+    assert [r["expected"] for r in claimed] == ["2", "5"]
+    assert {(r["observed"], r["verdict"]) for r in claimed} == {("NA", "undetermined")}
+    assert all("no benchmark of the endpoint" in r["note"] for r in claimed)
+
+
+def test_more_or_fewer_seeds_than_planned_is_said(study: Path, tmp_path: Path) -> None:
+    vary(tmp_path, study, "seeds: [0, 1, 2, 3, 4]", "seeds: [0, 1, 2]")
+    paths = sorted(map(str, (study / "scores").glob("*.parquet")))
+    for module in (h3a, h3a_sensitivity):
+        rows = run(module, tmp_path, scores=paths)
+        assert all("planned 3 seeds, here 5" in r["note"] for r in rows)
+
+
+def test_resamples_of_benchmarks_that_begin_alike_differ() -> None:
+    seeds = {tuple(h3a_sensitivity._stable_seed("items", f"kobest_{t}")) for t in ("boolq", "copa")}
+    assert len(seeds) == 2
+    # Eight letters were once all that counted.
+    assert h3a_sensitivity._stable_seed("humaneval") != h3a_sensitivity._stable_seed(
+        "humaneval_plus"
+    )
+
+
 def test_calibration_error() -> None:
     p = np.array([0.9, 0.9, 0.1, 0.1])
     assert calibration.expected_calibration_error(p, [1, 1, 0, 0]) == pytest.approx(0.1)
@@ -322,6 +452,7 @@ def test_calibration_by_step(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(CONFIG, "utf-8")
     paths = write_runs(tmp_path, table)
     rows = run(calibration, tmp_path, scores=paths)
+    assert all("runs missing (tiny/easy/0" in r["note"] for r in rows)
     row = next(r for r in rows if r["condition"] == "zpd" and r["step"] == "20")
     assert float(row["mean_confidence"]) == pytest.approx(0.75)
     assert (row["n_seeds"], row["n_items"]) == ("5", "40")

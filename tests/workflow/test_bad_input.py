@@ -103,6 +103,36 @@ DONE = {"logs", "benchmarks", "records", "items"}
 CASES = [
     Case("unknown key", _set("training", "learning_rat", 1), "all", r":\d+: training.learning_rat"),
     Case("missing model", _set("hypotheses", "h3a", "small", "qwen"), "all", "no model 'qwen'"),
+    Case(
+        "a hypothesis on an unknown benchmark",
+        _set("hypotheses", "h3b", {"generation": ["humanevil"]}),
+        "all",
+        "hypotheses.h3b.generation: no benchmark 'humanevil'",
+    ),
+    Case(
+        "a hypothesis on an unknown model",
+        _set("hypotheses", "r1", {"small": "mini-qwen", "large": "qwen"}),
+        "all",
+        "hypotheses.r1.large: no model 'qwen'",
+    ),
+    Case(
+        "a hypothesis on an unknown condition",
+        _set("hypotheses", "efficiency", {"treatment": "zdp"}),
+        "all",
+        "hypotheses.efficiency.treatment: no condition 'zdp'",
+    ),
+    Case(
+        "a ladder of an unknown model",
+        _set("hypotheses", "ladder", {"parameters": {"qwen": 5e8}}),
+        "all",
+        "hypotheses.ladder.parameters: no model 'qwen'",
+    ),
+    Case(
+        "h3a.tsv of a study that names no two models",
+        _set("hypotheses", {}),
+        "h3a.tsv",
+        "hypotheses.h3a: h3a.tsv is about two models",
+    ),
     Case("no seeds", _set("seeds", []), "all", r":\d+: seeds: .*at least 1"),
     Case("negative rate", _set("training", "learning_rate", -0.1), "all", "greater than 0"),
     Case("one seed twice", _set("seeds", [1, 1]), "all", "each seed once"),

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from zpdbench import plan, study
 
@@ -40,6 +41,21 @@ def test_plan_counts_the_jobs_that_would_run(root: Path, tmp_path: Path, name: s
     counts = job_counts(result.stdout + result.stderr)
     assert counts.pop("total") == sum(expected.values())
     assert counts == expected
+
+
+def test_a_study_of_one_model_asks_for_what_it_can_answer(root: Path, tmp_path: Path) -> None:
+    config = yaml.safe_load((root / "config/micro.yaml").read_text("utf-8"))
+    del config["models"]["mini-solar"], config["benchmarks"]["humaneval"]
+    config |= {"hypotheses": {}, "results": str(tmp_path)}
+    path = tmp_path / "one.yaml"
+    path.write_text(yaml.safe_dump(config), "utf-8")
+    result = dry_run(root, "all", "--configfile", str(path))
+    assert result.returncode == 0, result.stderr
+    counts = job_counts(result.stdout + result.stderr)
+    assert not {"h3a", "h3a_sensitivity", "power", "expected"} & set(counts)
+    assert counts["h3b"] == counts["r1"] == counts["report"] == 1
+    assert counts.pop("total") == sum(counts.values())
+    assert counts == plan.make_plan(study.load(path)).jobs
 
 
 def test_the_r4_study_is_derived_from_its_verdict_in_seconds(root: Path, tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ def record_name(output: str) -> str:
 def required(study: Study, included: Included) -> set[str]:
     """Every file that a bundle of this study must hold."""
     names = {STUDY, FACTS, CRATE, README, "workflow/Snakefile"}
-    names |= {"scores.tsv", "curves.tsv", "h3a.tsv"}
+    names |= {"scores.tsv", "curves.tsv"} | ({"h3a.tsv"} if study.hypotheses.h3a else set())
     for job in jobs(study):
         output = job.outputs[0]
         names.add(record_name(output))

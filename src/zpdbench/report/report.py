@@ -140,7 +140,7 @@ def provenance_of(
     portable = _settings(study)
     rows: list[tuple[Markup, list[str]]] = [
         (words("prov_code"), [f"{__version__}, {c}" for c in code]),
-        (words("prov_hypotheses"), [study.hypotheses.digest()]),
+        (words("prov_hypotheses"), [study.resolved_hypotheses.digest()]),
         (words("prov_registered"), [registered]),
         (words("prov_study"), [files.digest(portable)]),
     ]

@@ -47,7 +47,7 @@ def main(args: argparse.Namespace) -> None:
     hypotheses = settings.read_hypotheses(args.study)
     config = settings.read(args.study)
     h = hypotheses.ablations
-    ablated = settings.ablated_conditions(config, hypotheses)
+    ablated = h.conditions
     if not ablated:
         raise UserError(
             f"no condition starts with {h.prefix!r}",
@@ -61,4 +61,11 @@ def main(args: argparse.Namespace) -> None:
         seeds=settings.study_seeds(config),
         allow_missing=bool(getattr(args, "interim", False)),
     )
-    write_rows(args.out, COLUMNS, analyse(data, h, ablated), hypotheses, interim=data.interim)
+    write_rows(
+        args.out,
+        COLUMNS,
+        analyse(data, h, ablated),
+        hypotheses,
+        interim=data.interim,
+        remarks=data.remarks,
+    )

@@ -44,18 +44,25 @@ def expected_calibration_error(
     return float(np.abs(gaps).sum() / p.size)
 
 
-def analyse(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
-    """Rows of calibration.tsv: mean over seeds with Student's t interval.
+def analyse(
+    paths: Sequence[str | Path], planned: Sequence[tuple[str, str, str]] = ()
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Rows of calibration.tsv: mean over seeds with Student's t interval; and runs not there.
 
     Only answers that were chosen by their probability have a confidence; without any, one row
     says so.
+
+    Args:
+        planned: the runs of the study (model, condition, seed), if known.
 
     Raises:
         UserError: a confidence lies outside [0, 1].
     """
     found: dict[tuple[str, str, int, str], list[tuple[str, float, int, float, float]]] = {}
+    there: set[tuple[str, ...]] = set()
     for path in paths:
         table = tables.read_scores([path])
+        there |= {tuple(map(str, run)) for run in table.select(metrics.RUN).unique().rows()}
         if "confidence" not in table.columns:
             continue
         table = table.filter(pl.col("confidence").is_not_null() & ~pl.col("confidence").is_nan())
@@ -82,9 +89,10 @@ def analyse(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
                     float(y.mean(dtype=float)),
                 )
             )
+    lacking = ["/".join(run) for run in planned if run not in there]
     if not found:
         note = "no answer of this study was chosen by its probability: nothing to calibrate"
-        return [{"hypothesis": "calibration", "note": note}]
+        return [{"hypothesis": "calibration", "note": note}], lacking
     rows = []
     for (model, condition, step, benchmark), seeds in sorted(found.items()):
         seeds.sort()
@@ -101,9 +109,24 @@ def analyse(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
                 "note": "biased upwards at few items: compare only rows of equal n_items",
             }
         )  # fmt: skip
-    return rows
+    return rows, lacking
 
 
 def main(args: argparse.Namespace) -> None:
     """Entry of the verb: args.study, args.scores (runs' files), args.out."""
-    write_rows(args.out, COLUMNS, analyse(args.scores), settings.read_hypotheses(args.study))
+    config = settings.read(args.study)
+    models, conditions, seeds = (
+        settings.study_names(config, "models"),
+        settings.study_names(config, "conditions"),
+        settings.study_seeds(config),
+    )
+    planned = [(m, c, s) for m in models or [] for c in conditions or [] for s in seeds or []]
+    rows, lacking = analyse(args.scores, planned)
+    some = ", ".join(lacking[:3]) + (" ..." if len(lacking) > 3 else "")
+    write_rows(
+        args.out,
+        COLUMNS,
+        rows,
+        settings.read_hypotheses(args.study),
+        interim=f"{len(lacking)} runs missing ({some})" if lacking else "",
+    )

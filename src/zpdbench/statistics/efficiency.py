@@ -18,7 +18,7 @@ from zpdbench.errors import UserError
 from zpdbench.hypotheses import Efficiency
 from zpdbench.statistics import effects, runs, settings, tables
 from zpdbench.statistics.effects import NAN
-from zpdbench.statistics.verdicts import MEAN, judge, write_rows
+from zpdbench.statistics.verdicts import MEAN, does_not_apply, judge, write_rows
 
 COLUMNS = (
     "hypothesis", "model", "benchmark", "unit", "n_seeds", "target", "last_step",
@@ -166,11 +166,21 @@ def compare(
 
 
 def curves_of(
-    table: pl.DataFrame, model: str, h: Efficiency, benchmarks: Sequence[str]
-) -> tuple[Curves, list[str]] | None:
-    """The curves of a model, mean over `benchmarks`, and the seeds; None without interim steps.
+    table: pl.DataFrame,
+    model: str,
+    h: Efficiency,
+    benchmarks: Sequence[str],
+    planned: Sequence[str] | None = None,
+) -> tuple[Curves | None, list[str], list[str]]:
+    """The curves of a model, mean over `benchmarks`; None without interim steps.
 
     The untuned base, where it was evaluated, is every curve's step 0.
+
+    Args:
+        planned: the study's seeds, if known; others are left out.
+
+    Returns:
+        The curves, their seeds, and the seeds that are left out for want of a score.
     """
     part = table.filter(
         (pl.col("model") == model)
@@ -183,14 +193,16 @@ def curves_of(
     }
     pair = (h.treatment, h.control)
     steps = sorted({s for c, _, s, _ in found if c in pair})
-    seeds = tables.seed_order([s for c, s, _, _ in found if c in pair])
+    there = [s for c, s, _, _ in found if c in pair]
+    seeds = tables.seed_order(list(planned) if planned else there)
     complete = [
         seed
         for seed in seeds
         if all((c, seed, s, b) in found for c in pair for s in steps for b in benchmarks)
     ]
+    lacking = [seed for seed in seeds if seed not in complete]
     if len(steps) < 2 or not complete:
-        return None
+        return None, [], lacking
     start: list[float] = []
     base = [found[k] for k in sorted(found) if k[0] == grid.BASE]
     if len(base) == len(benchmarks):
@@ -209,7 +221,7 @@ def curves_of(
         )
 
     axis = np.array([0.0] * len(start) + [float(s) for s in steps])
-    return Curves(axis, curve(h.treatment), curve(h.control)), complete
+    return Curves(axis, curve(h.treatment), curve(h.control)), complete, lacking
 
 
 def read_cost(folder: str | Path, unit: str) -> Cost | None:
@@ -244,6 +256,7 @@ def analyse(
     models: Sequence[str],
     benchmarks: Sequence[str],
     folders: dict[tuple[str, str, str], Path],
+    planned: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Rows of efficiency.tsv: each model, benchmark (and their mean) and unit.
 
@@ -251,6 +264,7 @@ def analyse(
 
     Args:
         folders: (model, condition, seed) -> the run's adapter folder, for FLOPs and seconds.
+        planned: the study's seeds, if known; what lacks one of them says so.
     """
     rows: list[dict[str, Any]] = []
     for model in models:
@@ -260,17 +274,23 @@ def analyse(
                 row: dict[str, Any] = {"hypothesis": "efficiency", "p_value": NAN, "_bound": NAN}
                 row |= {"model": model, "benchmark": benchmark, "unit": unit}
                 part.append(row)
-                found = curves_of(table, model, h, benchmarks if benchmark == MEAN else [benchmark])
-                if found is None:
-                    row["note"] = "evaluated once only, or no complete seed: no curve"
+                names = benchmarks if benchmark == MEAN else [benchmark]
+                curves, seeds, lacking = curves_of(table, model, h, names, planned)
+                incomplete = (
+                    [f"interim: seeds without all their scores left out ({', '.join(lacking)})"]
+                    if lacking
+                    else []
+                )
+                if curves is None:
+                    why = "evaluated once only, or no complete seed: no curve"
+                    row["note"] = "; ".join([*incomplete, why])
                     continue
-                curves, seeds = found
                 costs = {
                     c: [_cost(folders, (model, c, s), unit) for s in seeds]
                     for c in (h.treatment, h.control)
                 }
                 if any(f is None for fs in costs.values() for f in fs):
-                    row["note"] = f"no {unit} recorded for some runs"
+                    row["note"] = "; ".join([*incomplete, f"no {unit} recorded for some runs"])
                     row["n_seeds"] = len(seeds)
                     continue
                 row |= compare(
@@ -280,6 +300,7 @@ def analyse(
                     smooth=h.smooth == "isotonic",
                     alpha=h.alpha,
                 )
+                row["note"] = "; ".join([*incomplete, *([row["note"]] if row["note"] else [])])
             adjusted = effects.holm([r["p_value"] for r in part[:-1]])
             for row, p in zip(part, [*adjusted, NAN], strict=True):
                 row["p_holm"] = p
@@ -304,6 +325,13 @@ def main(args: argparse.Namespace) -> None:
     """
     hypotheses = settings.read_hypotheses(args.study)
     config = settings.read(args.study)
+    timing = Path(args.out).with_suffix(".timing.tsv")
+    reason = settings.inapplicable(hypotheses, "efficiency", config)
+    if reason:
+        for out in (args.out, timing):
+            write_rows(out, COLUMNS, does_not_apply("efficiency", reason), hypotheses)
+        return
+    planned = settings.study_seeds(config)
     table = runs.read_run_scores(args.scores)
     folders: dict[tuple[str, str, str], Path] = {}
     for folder in getattr(args, "adapters", None) or []:
@@ -318,8 +346,13 @@ def main(args: argparse.Namespace) -> None:
             settings.study_names(config, "benchmarks") or table["benchmark"].to_list()
         ),
         folders,
+        planned,
     )
+    tuned = table.filter(pl.col("condition") != grid.BASE)["seed"].to_list()
+    beyond = [s for s in tables.seed_order(tuned) if planned and s not in planned]
+    remarks = runs.beyond_plan(beyond)
     # Seconds differ from run to run: they have a file of their own, outside byte comparisons.
     timed = [row for row in rows if row["unit"] == "seconds"]
-    write_rows(args.out, COLUMNS, [row for row in rows if row not in timed], hypotheses)
-    write_rows(Path(args.out).with_suffix(".timing.tsv"), COLUMNS, timed, hypotheses)
+    steady = [row for row in rows if row not in timed]
+    write_rows(args.out, COLUMNS, steady, hypotheses, remarks=remarks)
+    write_rows(timing, COLUMNS, timed, hypotheses, remarks=remarks)

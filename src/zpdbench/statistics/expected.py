@@ -66,6 +66,15 @@ def analyse(
                         effects.mean_interval(values, level), level,
                     )
                 )  # fmt: skip
+        for benchmark in sorted(set(claims) - set(data.benchmarks)):
+            rows.append(
+                {
+                    "hypothesis": "h3a", "quantity": "gain", "model": model,
+                    "benchmark": benchmark, "scale": "pp", "n_seeds": len(data.seeds[model]),
+                    "expected": getattr(claims[benchmark], f"{role}_pp"), "level": level,
+                    "verdict": OPEN, "note": "claimed, and no benchmark of the endpoint",
+                }
+            )  # fmt: skip
         if h.claimed.d is not None:
             values = data.values(model, MEAN)
             size = effects.hedges_g(
@@ -152,4 +161,11 @@ def main(args: argparse.Namespace) -> None:
         lines = Path(table).read_text("utf-8").splitlines()
         columns = lines[0].split("\t")
         steps = [dict(zip(columns, line.split("\t"), strict=True)) for line in lines[1:]]
-    write_rows(args.out, COLUMNS, analyse(data, h, steps), hypotheses, interim=data.interim)
+    write_rows(
+        args.out,
+        COLUMNS,
+        analyse(data, h, steps),
+        hypotheses,
+        interim=data.interim,
+        remarks=data.remarks,
+    )

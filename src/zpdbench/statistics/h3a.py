@@ -448,7 +448,7 @@ def main(args: argparse.Namespace) -> None:
     assert h is not None
     config = settings.read(source)
     chosen = _names(getattr(args, "benchmarks", None))
-    benchmarks = chosen or h.benchmarks or settings.study_names(config, "benchmarks")
+    benchmarks = chosen or h.benchmarks
     interim = bool(getattr(args, "interim", False))
     cells, _ = read_cells(paths, h, benchmarks, allow_missing=interim)
     rows = analyse(cells, h)
@@ -463,10 +463,11 @@ def main(args: argparse.Namespace) -> None:
         extra.append("interim")
     if status == "exploratory":
         extra.append("exploratory: not the registered hypotheses")
-    if chosen and set(chosen) != set(
-        h.benchmarks or settings.study_names(config, "benchmarks") or chosen
-    ):
-        extra.append("benchmarks chosen by hand")
+    if chosen and set(chosen) != set(h.benchmarks or []):
+        # Whatever was registered, it was not this choice.
+        status = "exploratory"
+        extra.append("exploratory: benchmarks chosen by hand")
+    extra += seeds_differ(cells, settings.study_seeds(config))
     for row in rows:
         row["note"] = "; ".join([*extra, row["note"]])
         row["preregistration"] = registration
@@ -474,6 +475,14 @@ def main(args: argparse.Namespace) -> None:
     files.write_tsv(args.out, COLUMNS, ([finite(row[c]) for c in COLUMNS] for row in rows))
     first = next(r for r in rows if r["benchmark"] == MEAN and r["scale"] == "pp")
     print(sentence(first), file=sys.stderr)
+
+
+def seeds_differ(cells: Cells, planned: Sequence[str] | None) -> list[str]:
+    """The remark that there are more or fewer seeds than the study plans; [] if there are not."""
+    here = sorted({len(s) for s in cells.seeds.values()})
+    if not planned or here == [len(planned)]:
+        return []
+    return [f"planned {len(planned)} seeds, here {' and '.join(map(str, here))}"]
 
 
 def sentence(row: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -357,7 +358,9 @@ def _base(cells: h3a.Cells, h: H3a, benchmark: str, scale: str) -> dict[str, Any
 
 
 def _stable_seed(*words: str) -> list[int]:
-    return [int.from_bytes(w.encode()[:8].ljust(8, b"\0"), "little") for w in ("h3a", *words)]
+    """A random generator's seed that the whole of every word decides."""
+    text = "\0".join(("h3a", *words)).encode()
+    return [int.from_bytes(hashlib.sha256(text).digest()[:8], "little")]
 
 
 def main(args: argparse.Namespace) -> None:
@@ -370,11 +373,12 @@ def main(args: argparse.Namespace) -> None:
     cells, table = h3a.read_cells(
         paths,
         h,
-        h.benchmarks or settings.study_names(config, "benchmarks"),
+        h.benchmarks,
         allow_missing=bool(getattr(args, "interim", False)),
     )
     rows = from_cells(cells, h) + from_items(table, cells, h)
     order = {b: i for i, b in enumerate([*cells.benchmarks, MEAN])}
     rows.sort(key=lambda r: (order[r["benchmark"]], h3a.SCALES.index(r["scale"])))
     interim = f"{len(cells.problems)} cells missing" if cells.problems else ""
-    write_rows(args.out, COLUMNS, rows, hypotheses, interim=interim)
+    remarks = h3a.seeds_differ(cells, settings.study_seeds(config))
+    write_rows(args.out, COLUMNS, rows, hypotheses, interim=interim, remarks=remarks)

@@ -7,7 +7,7 @@ from typing import Any
 
 from zpdbench.hypotheses import H3b
 from zpdbench.statistics import contrasts, effects, runs, settings
-from zpdbench.statistics.verdicts import judge, write_rows
+from zpdbench.statistics.verdicts import does_not_apply, judge, write_rows
 
 COLUMNS = contrasts.COLUMNS
 
@@ -71,7 +71,19 @@ def main(args: argparse.Namespace) -> None:
     """Entry of the verb: args.study, args.scores (scores.tsv), args.out, args.interim."""
     hypotheses = settings.read_hypotheses(args.study)
     config = settings.read(args.study)
+    reason = settings.inapplicable(hypotheses, "h3b", config)
+    if reason:
+        write_rows(args.out, COLUMNS, does_not_apply("h3b", reason), hypotheses)
+        return
     h = hypotheses.h3b
+    # The defaults may name benchmarks that the study does not have: which, the rows say.
+    named = settings.study_names(config, "benchmarks")
+    groups = {
+        g: [b for b in getattr(h, g) if named is None or b in named]
+        for g in ("reasoning", "generation")
+    }
+    lacking = [b for b in (*h.reasoning, *h.generation) if named and b not in named]
+    h = h.model_copy(update=groups)
     data = runs.final_runs(
         runs.read_run_scores(args.scores),
         models=settings.study_names(config, "models"),
@@ -80,4 +92,12 @@ def main(args: argparse.Namespace) -> None:
         seeds=settings.study_seeds(config),
         allow_missing=bool(getattr(args, "interim", False)),
     )
-    write_rows(args.out, COLUMNS, analyse(data, h), hypotheses, interim=data.interim)
+    remarks = [f"the study has no {', '.join(lacking)}"] if lacking else []
+    write_rows(
+        args.out,
+        COLUMNS,
+        analyse(data, h),
+        hypotheses,
+        interim=data.interim,
+        remarks=[*remarks, *data.remarks],
+    )

@@ -150,8 +150,11 @@ def analyse(data: runs.Runs, h: Ladder) -> list[dict[str, Any]]:
             slope = {**base, **_slope(gains, h, None)}
             slopes.append(slope)
             rows.append(slope)
-            if len(models) > MIN_MODELS:
-                rows += [{**base, **_slope(gains, h, m)} for m in models]
+            for m in models:
+                row = {**base, **_slope(gains, h, m)}
+                # How the verdict would stand without the model: by its own p, before Holm.
+                row["verdict"] = judge(row["p_value"], row["_bound"], 0.0, h.alpha)
+                rows.append(row)
             for model, values in gains.items():
                 interval = effects.mean_interval(values, 1 - h.alpha)
                 rows.append(
@@ -183,6 +186,8 @@ def _slope(
         "verdict": INCONCLUSIVE,
     }  # fmt: skip
     sizes = np.log10([h.parameters[m] for m in used])
+    if len(used) < MIN_MODELS:
+        return {**row, "note": f"{len(used)} models are left: a line through them has no error"}
     if not all(v > 0 for v in variances):
         return {**row, "note": "a model's gains have no spread over seeds (or one seed): no test"}
     if np.ptp(sizes) == 0:
@@ -218,14 +223,23 @@ def main(args: argparse.Namespace) -> None:
     hypotheses = settings.read_hypotheses(args.study)
     config = settings.read(args.study)
     h = hypotheses.ladder
-    if not h.parameters:
-        h = h.model_copy(update={"parameters": settings.study_parameters(config)})
+    table = runs.read_run_scores(args.scores)
+    named = settings.study_names(config, "models") or sorted(set(table["model"].to_list()))
+    unsized = [m for m in named if m not in h.parameters]
     data = runs.final_runs(
-        runs.read_run_scores(args.scores),
+        table,
         models=sorted(h.parameters, key=lambda m: (h.parameters[m], m)) or None,
         conditions=[h.treatment, h.control],
         benchmarks=settings.study_names(config, "benchmarks"),
         seeds=settings.study_seeds(config),
         allow_missing=bool(getattr(args, "interim", False)),
     )
-    write_rows(args.out, COLUMNS, analyse(data, h), hypotheses, interim=data.interim)
+    remarks = [f"left out, no number of parameters: {', '.join(unsized)}"] if unsized else []
+    write_rows(
+        args.out,
+        COLUMNS,
+        analyse(data, h),
+        hypotheses,
+        interim=data.interim,
+        remarks=[*remarks, *data.remarks],
+    )

@@ -85,6 +85,9 @@ def from_pilot(cells: Any, h: H3a, planned: int) -> list[dict[str, Any]]:
         n = min(map(len, d.values()))
         spread = {r: effects.spread(v) for r, v in d.items()}
         note = f"spread measured on {n} seeds, itself uncertain" if n > 1 else "one seed: no spread"
+        if cells.problems:
+            some = ", ".join(cells.problems[:3]) + (" ..." if len(cells.problems) > 3 else "")
+            note = f"interim: {len(cells.problems)} cells missing ({some}); {note}"
         rows += rows_for(
             sign * h3a.claimed_difference(cells, h, benchmark), spread["small"], spread["large"],
             planned, alpha=h.alpha, benchmark=benchmark, scale="pp", basis="measured spread",

@@ -6,9 +6,9 @@ import argparse
 from typing import Any
 
 from zpdbench.errors import UserError
-from zpdbench.hypotheses import R1, Hypotheses
+from zpdbench.hypotheses import R1
 from zpdbench.statistics import contrasts, effects, runs, settings
-from zpdbench.statistics.verdicts import judge_two_sided, write_rows
+from zpdbench.statistics.verdicts import does_not_apply, judge_two_sided, write_rows
 
 COLUMNS = contrasts.COLUMNS
 
@@ -74,26 +74,17 @@ def analyse(data: runs.Runs, h: R1, small: str, large: str) -> list[dict[str, An
     return rows
 
 
-def models_of(hypotheses: Hypotheses) -> tuple[str, str]:
-    """The small and the large model of R1: its own, else h3a's.
-
-    Raises:
-        UserError: neither names them.
-    """
-    h, h3a = hypotheses.r1, hypotheses.h3a
-    small = h.small or (h3a.small if h3a else None)
-    large = h.large or (h3a.large if h3a else None)
-    if not (small and large):
-        raise UserError("hypotheses.r1 names no models", fix="give small and large")
-    return small, large
-
-
 def main(args: argparse.Namespace) -> None:
     """Entry of the verb: args.study, args.scores (scores.tsv), args.out, args.interim."""
     hypotheses = settings.read_hypotheses(args.study)
     config = settings.read(args.study)
+    reason = settings.inapplicable(hypotheses, "r1", config)
+    if reason:
+        write_rows(args.out, COLUMNS, does_not_apply("r1", reason), hypotheses)
+        return
     h = hypotheses.r1
-    small, large = models_of(hypotheses)
+    small, large = h.small, h.large
+    assert small and large  # else it does not apply
     named = settings.study_names(config, "benchmarks")
     data = runs.final_runs(
         runs.read_run_scores(args.scores),
@@ -103,4 +94,11 @@ def main(args: argparse.Namespace) -> None:
         seeds=settings.study_seeds(config),
         allow_missing=bool(getattr(args, "interim", False)),
     )
-    write_rows(args.out, COLUMNS, analyse(data, h, small, large), hypotheses, interim=data.interim)
+    write_rows(
+        args.out,
+        COLUMNS,
+        analyse(data, h, small, large),
+        hypotheses,
+        interim=data.interim,
+        remarks=data.remarks,
+    )

@@ -10,7 +10,7 @@ import numpy as np
 
 from zpdbench.hypotheses import Rq1
 from zpdbench.statistics import anova, effects, runs, settings
-from zpdbench.statistics.verdicts import MEAN, judge_two_sided, write_rows
+from zpdbench.statistics.verdicts import MEAN, does_not_apply, judge_two_sided, write_rows
 
 COLUMNS = (
     "hypothesis", "model", "benchmark", "scale", "design", "test", "term", "n_models",
@@ -38,6 +38,8 @@ def analyse(data: runs.Runs, hypothesis: Rq1) -> list[dict[str, Any]]:
         if len(data.models) > 1 and len(shapes) == 1:
             y3 = np.stack([data.values(m, benchmark) for m in data.models])
             rows += _all_models(y3, benchmark, hypothesis)
+        elif len(data.models) > 1:
+            rows += _no_two_way(data, benchmark)
     _adjust(rows, hypothesis.alpha)
     return rows
 
@@ -117,6 +119,22 @@ def _all_models(y: anova.Array, benchmark: str, h: Rq1) -> list[dict[str, Any]]:
     return rows
 
 
+def _no_two_way(data: runs.Runs, benchmark: str) -> list[dict[str, Any]]:
+    """The two-way rows of models that have different numbers of complete seeds: undefined."""
+    counts = ", ".join(f"{m} {len(data.seeds[m])}" for m in data.models)
+    base = {
+        "hypothesis": "rq1", "model": ALL_MODELS, "benchmark": benchmark, "scale": "pp",
+        "n_models": len(data.models), "n_conditions": len(data.conditions),
+        "n_seeds": min(len(s) for s in data.seeds.values()), "p_value": effects.NAN,
+        "note": f"the models have different numbers of complete seeds ({counts}): not balanced, NA",
+    }  # fmt: skip
+    return [
+        {**base, "design": design, "test": "two-way ANOVA", "term": term}
+        for design in ("seeds as blocks in each model", "unblocked")
+        for term in ("model", "condition", "model x condition")
+    ]
+
+
 def _f_row(
     base: dict[str, Any], design: str, test: str, term: anova.Term, alpha: float
 ) -> dict[str, Any]:
@@ -152,12 +170,23 @@ def main(args: argparse.Namespace) -> None:
     """Entry of the verb: args.study, args.scores (scores.tsv), args.out, args.interim."""
     hypotheses = settings.read_hypotheses(args.study)
     config = settings.read(args.study)
+    reason = settings.inapplicable(hypotheses, "rq1", config)
+    if reason:
+        write_rows(args.out, COLUMNS, does_not_apply("rq1", reason), hypotheses)
+        return
     data = runs.final_runs(
         runs.read_run_scores(args.scores),
         models=settings.study_names(config, "models"),
-        conditions=settings.main_conditions(config, hypotheses),
+        conditions=hypotheses.rq1.conditions,
         benchmarks=settings.study_names(config, "benchmarks"),
         seeds=settings.study_seeds(config),
         allow_missing=bool(getattr(args, "interim", False)),
     )
-    write_rows(args.out, COLUMNS, analyse(data, hypotheses.rq1), hypotheses, interim=data.interim)
+    write_rows(
+        args.out,
+        COLUMNS,
+        analyse(data, hypotheses.rq1),
+        hypotheses,
+        interim=data.interim,
+        remarks=data.remarks,
+    )

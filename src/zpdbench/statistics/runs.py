@@ -63,6 +63,8 @@ class Runs:
     """In [0, 1]."""
     n_items: NDArray[np.int64]
     problems: list[str] = field(default_factory=list)
+    beyond: list[str] = field(default_factory=list)
+    """Seeds that have runs and are not of the plan: left out."""
 
     def values(self, model: str, benchmark: str, scale: str = "pp") -> NDArray[np.float64]:
         """scores[condition, seed] in percentage points or empirical logits; `mean` over all."""
@@ -100,6 +102,19 @@ class Runs:
         more = " ..." if len(self.problems) > 3 else ""
         return f"{len(self.problems)} cells missing ({', '.join(self.problems[:3])}{more})"
 
+    @property
+    def remarks(self) -> list[str]:
+        """What was left out, in words."""
+        return beyond_plan(self.beyond)
+
+
+def beyond_plan(seeds: Sequence[str]) -> list[str]:
+    """The remark that runs of unplanned seeds were left out; [] if there are none."""
+    if not seeds:
+        return []
+    names = ", ".join(seeds[:6]) + (" ..." if len(seeds) > 6 else "")
+    return [f"runs of unplanned seeds left out ({names})"]
+
 
 def final_runs(
     table: pl.DataFrame,
@@ -135,7 +150,8 @@ def final_runs(
         (r["model"], r["condition"], r["seed"], r["benchmark"]): (r["value"], r["n_items"])
         for r in tuned.iter_rows(named=True)
     }
-    wanted = tables.seed_order([*map(str, seeds)] if seeds else tuned["seed"].to_list())
+    there = tables.seed_order(tuned["seed"].to_list())
+    wanted = tables.seed_order([*map(str, seeds)]) if seeds else there
     problems: list[str] = []
     complete: dict[str, list[str]] = {}
     for model in chosen["model"]:
@@ -178,6 +194,7 @@ def final_runs(
         scores,
         np.array(sizes),
         problems,
+        [seed for seed in there if seed not in wanted],
     )
 
 

@@ -46,10 +46,11 @@ def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
 
 
 def read_hypotheses(source: Source, *, need: str | None = None) -> Hypotheses:
-    """The `hypotheses` section of a configuration; the rest of the file is not looked at.
+    """The `hypotheses` section of a configuration; of the rest only names are looked at.
 
     Args:
         source: a study's configuration (or several, merged), or a file with just that section.
+            What the hypotheses leave to the study is filled in from it.
         need: a hypothesis that must be there, such as `h3a`.
 
     Raises:
@@ -66,7 +67,7 @@ def read_hypotheses(source: Source, *, need: str | None = None) -> Hypotheses:
             fix="say which models are compared: hypotheses: {h3a: {small: MODEL, large: MODEL}}",
         )
     try:
-        return Hypotheses.model_validate(section)
+        return resolve(Hypotheses.model_validate(section), config)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         keys = ("hypotheses", *(str(p) for p in first["loc"]))
@@ -97,24 +98,24 @@ def study_seeds(config: Mapping[str, Any]) -> list[str] | None:
     return [str(v) for v in value] if isinstance(value, list) and value else None
 
 
-def ablated_conditions(config: Mapping[str, Any], hypotheses: Hypotheses) -> list[str]:
-    """The conditions that are ablations of the full one."""
-    chosen = hypotheses.ablations
-    if chosen.conditions is not None:
-        return list(chosen.conditions)
-    names = study_names(config, "conditions") or []
-    return [n for n in names if n.startswith(chosen.prefix) and n != chosen.full]
+def resolve(hypotheses: Hypotheses, config: Mapping[str, Any]) -> Hypotheses:
+    """The hypotheses with what they leave to the study filled in, as far as the file has it."""
+    return hypotheses.resolve(
+        models=study_names(config, "models"),
+        conditions=study_names(config, "conditions"),
+        benchmarks=study_names(config, "benchmarks"),
+        parameters=study_parameters(config),
+    )
 
 
-def main_conditions(config: Mapping[str, Any], hypotheses: Hypotheses) -> list[str] | None:
-    """The conditions that RQ1 compares: as configured, else the study's without ablations."""
-    if hypotheses.rq1.conditions is not None:
-        return list(hypotheses.rq1.conditions)
-    names = study_names(config, "conditions")
-    if names is None:
-        return None
-    ablated = ablated_conditions(config, hypotheses)
-    return [n for n in names if n not in ablated]
+def inapplicable(hypotheses: Hypotheses, name: str, config: Mapping[str, Any]) -> str:
+    """Why a hypothesis cannot be looked at in the study of the file; "" where it can."""
+    return hypotheses.inapplicable(
+        name,
+        models=study_names(config, "models"),
+        conditions=study_names(config, "conditions"),
+        benchmarks=study_names(config, "benchmarks"),
+    )
 
 
 def study_parameters(config: Mapping[str, Any]) -> dict[str, float]:

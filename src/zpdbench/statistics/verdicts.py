@@ -58,6 +58,17 @@ def register(hypotheses: Hypotheses) -> tuple[str, str]:
     return digest[:16], "yes" if digest.startswith(hypotheses.registered) else "exploratory"
 
 
+def does_not_apply(hypothesis: str, reason: str) -> list[dict[str, Any]]:
+    """The one row of a table whose hypothesis the study cannot look at."""
+    return [
+        {
+            "hypothesis": hypothesis,
+            "verdict": INCONCLUSIVE,
+            "note": f"does not apply: {reason}",
+        }
+    ]
+
+
 def write_rows(
     path: str | Path,
     columns: Sequence[str],
@@ -65,15 +76,17 @@ def write_rows(
     hypotheses: Hypotheses,
     *,
     interim: str = "",
+    remarks: Sequence[str] = (),
 ) -> None:
     """Write rows as TSV: absent or infinite values as NA, registration in every row.
 
     Args:
         columns: without REGISTRATION; `note` among them.
         interim: what is missing of the grid, put before every note; "" if nothing.
+        remarks: what else holds for every row.
     """
     digest, status = register(hypotheses)
-    lead = [f"interim: {interim}"] if interim else []
+    lead = [*([f"interim: {interim}"] if interim else []), *remarks]
     if status == "exploratory":
         lead.append("exploratory: not the registered hypotheses")
 
