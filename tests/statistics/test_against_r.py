@@ -56,6 +56,24 @@ def test_one_way_and_blocked(y: np.ndarray, want: dict[str, Any]) -> None:
         near_p(condition.p_corrected, want["p_corrected"])
 
 
+OMEGA: dict[str, Any] = json.loads((FIXTURES / "omega.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize(("y", "want"), list(zip(GRIDS, OMEGA["grids"], strict=True)))
+def test_omega_squared_with_random_blocks(y: np.ndarray, want: dict[str, Any]) -> None:
+    """Against effectsize (fixtures/omega.R), which writes 0 for what is below it."""
+    for one, reference in zip(y, want["blocked"], strict=True):
+        condition, seed = anova.blocked(one)
+        near(max(condition.omega2, 0.0), reference["condition"])
+        assert math.isnan(seed.omega2)
+    model, condition, interaction, seed = anova.two_way_blocked(y)
+    for term, name in (
+        (model, "model"), (condition, "condition"), (interaction, "model:condition"),
+    ):  # fmt: skip
+        near(max(term.omega2, 0.0), want["split"][name])
+    assert math.isnan(seed.omega2)
+
+
 @pytest.mark.parametrize(("y", "want"), MODELS)
 @pytest.mark.parametrize("is_blocked", [True, False])
 def test_tukey(y: np.ndarray, want: dict[str, Any], is_blocked: bool) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations
 from typing import Any
@@ -37,7 +37,9 @@ class Term:
     """Share of the total sum of squares."""
     partial_eta2: float
     omega2: float
-    """Less biased share of the total variance (Hays 1963); may be below 0."""
+    """Less biased share of the total variance (Hays 1963); may be below 0. With seeds as random
+    blocks (SS - df MS_error) / (SS_total + MS_seed) (Olejnik and Algina 2003, table 3); NaN of the
+    blocks themselves."""
     epsilon: float = NAN
     """Greenhouse and Geisser's, for a term within blocks."""
     p_corrected: float = NAN
@@ -65,11 +67,11 @@ def blocked(y: Array) -> list[Term]:
     blocks = k * float(((y.mean(axis=0) - grand) ** 2).sum())
     total = float(((y - grand) ** 2).sum())
     error = float((_residuals(y) ** 2).sum())
-    term = _term("condition", effect, k - 1, error, (k - 1) * (n - 1), total)
-    epsilon = greenhouse_geisser([y])
+    df_error, between = (k - 1) * (n - 1), blocks / max(n - 1, 1)
+    term = _term("condition", effect, k - 1, error, df_error, total, between)
     return [
-        _corrected(term, epsilon),
-        _term("seed", blocks, n - 1, error, (k - 1) * (n - 1), total),
+        _corrected(term, greenhouse_geisser([y])),
+        replace(_term("seed", blocks, n - 1, error, df_error, total), omega2=NAN),
     ]
 
 
@@ -96,11 +98,13 @@ def two_way_blocked(y: Array) -> list[Term]:
     total = float(((y - y.mean()) ** 2).sum())
     df_blocks, df_error = m * (n - 1), m * (k - 1) * (n - 1)
     epsilon = greenhouse_geisser(list(y))
+    between = blocks / max(df_blocks, 1)
+    seed = _term("seed within model", blocks, df_blocks, error, df_error, total)
     return [
-        _term(model[0], model[1], model[2], blocks, df_blocks, total),
-        _corrected(_term(*condition, error, df_error, total), epsilon),
-        _corrected(_term(*interaction, error, df_error, total), epsilon),
-        _term("seed within model", blocks, df_blocks, error, df_error, total),
+        _term(*model, blocks, df_blocks, total, between),
+        _corrected(_term(*condition, error, df_error, total, between), epsilon),
+        _corrected(_term(*interaction, error, df_error, total, between), epsilon),
+        replace(seed, omega2=NAN),
     ]
 
 
@@ -270,7 +274,16 @@ def _two_way_sums(y: Array) -> list[tuple[str, float, int]]:
     ]
 
 
-def _term(name: str, effect: float, df: float, error: float, df_error: float, total: float) -> Term:
+def _term(
+    name: str,
+    effect: float,
+    df: float,
+    error: float,
+    df_error: float,
+    total: float,
+    between: float | None = None,
+) -> Term:
+    """A term against its error; `between` is the mean square of random blocks, if there are any."""
     scale = max(abs(total), 1e-300)
     if df < 1 or df_error < 1 or not error > 1e-24 * scale or not total > 0:
         return Term(name, effect, df, df_error, NAN, NAN, NAN, NAN, NAN)
@@ -285,7 +298,7 @@ def _term(name: str, effect: float, df: float, error: float, df_error: float, to
         float(stats.f.sf(f, df, df_error)),
         effect / total,
         effect / (effect + error),
-        (effect - df * mean_square) / (total + mean_square),
+        (effect - df * mean_square) / (total + (mean_square if between is None else between)),
     )
 
 

@@ -48,6 +48,7 @@ def _one_model(
     y: anova.Array, conditions: list[str], model: str, benchmark: str, h: Rq1
 ) -> list[dict[str, Any]]:
     k, n = y.shape
+    why = "one seed only: no error term" if n < 2 else "no spread, or too few seeds"
     base = {
         "hypothesis": "rq1", "model": model, "benchmark": benchmark, "scale": "pp",
         "n_models": 1, "n_conditions": k, "n_seeds": n,
@@ -65,7 +66,8 @@ def _one_model(
                     "statistic": pair.statistic, "df1": float(k), "df2": pair.df,
                     "p_value": pair.p_value, "estimate": pair.difference, "low": pair.low,
                     "high": pair.high, "level": 1 - h.alpha,
-                    "note": "p and interval are simultaneous over the pairs",
+                    "note": "p and interval are simultaneous over the pairs"
+                    + ("" if math.isfinite(pair.p_value) else f"; NA: {why}"),
                 }
             )  # fmt: skip
     for design, test, (statistic, df, p) in (
@@ -73,6 +75,8 @@ def _one_model(
         ("unblocked", "Kruskal-Wallis", anova.kruskal(y)),
     ):
         note = "chi-squared approximation, rough at this many seeds" if n < 10 else ""
+        if math.isnan(p):
+            note = f"NA: {why}" if n < 2 or k > 2 else "NA: Friedman's test needs three conditions"
         rows.append(
             {
                 **base, "design": design, "test": test, "term": "condition",
@@ -84,7 +88,8 @@ def _one_model(
         {
             **base, "design": "unblocked", "test": "Levene (median)", "term": "condition",
             "statistic": statistic, "df1": df1, "df2": df2, "p_value": p,
-            "note": "assumption: equal spread; a large p shows nothing at few seeds",
+            "note": "assumption: equal spread; a large p shows nothing at few seeds"
+            + ("" if math.isfinite(p) else f"; NA: {why}"),
         }
     )  # fmt: skip
     for is_blocked in (True, False):
@@ -93,7 +98,8 @@ def _one_model(
             {
                 **base, "design": "seeds as blocks" if is_blocked else "unblocked",
                 "test": "Shapiro-Wilk", "term": "residuals", "statistic": w, "p_value": p,
-                "note": "assumption: normal residuals; a large p shows nothing at few seeds",
+                "note": "assumption: normal residuals; a large p shows nothing at few seeds"
+                + ("" if math.isfinite(p) else f"; NA: {why}"),
             }
         )  # fmt: skip
     return rows
@@ -141,6 +147,8 @@ def _f_row(
     notes = []
     if math.isnan(term.statistic):
         notes.append("one seed only: no error term" if term.df_error < 1 else "zero variance")
+    elif term.name.startswith("seed"):
+        notes.append("omega squared is not defined of the blocks")
     return {
         **base, "design": design, "test": test, "term": term.name, "sum_sq": term.sum_sq,
         "statistic": term.statistic, "df1": float(term.df), "df2": float(term.df_error),
