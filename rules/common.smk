@@ -55,7 +55,9 @@ onstart:
                 workflow.deployment_settings.apptainer_args,
             )
         if workflow.executor_plugin.name == "slurm":
-            cluster.check(cluster.requests(jobs))
+            settings = workflow.executor_settings
+            cluster.check(cluster.requests(jobs, settings))
+            cluster.warn(cluster.last_requests(jobs, settings))
     except UserError as error:
         raise WorkflowError(str(error))
 

@@ -14,7 +14,9 @@ LAYERS: list[set[str]] = [
     {"files", "progress", "hypotheses"},
     {"grid", "revisions", "devices"},
     {"study"},
-    {"resources", "schema", "records", "images", "cluster", "hub", "hardware", "failures"},
+    {"hardware"},
+    {"estimate"},
+    {"resources", "schema", "records", "images", "cluster", "hub", "failures"},
     {"benchmarks", "sandbox", "engines", "curriculum"},
     {"embedded"},
     {
@@ -27,7 +29,7 @@ LAYERS: list[set[str]] = [
         "artifacts",
     },
     # The report asks the statistics which metric is a benchmark's own.
-    {"estimate", "report"},
+    {"report"},
     {"plan", "doctor", "preflight", "init", "inputs"},
     {"cli"},
     # Asks the command line what it knows; loaded by its verb alone.

@@ -7,11 +7,18 @@ measured runs. A figure is an estimate for planning, never a result.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from zpdbench import grid, resources
+from zpdbench import grid
 from zpdbench.hardware import BANDWIDTH_SHARE, UTILISATION, Machine
-from zpdbench.study import CorpusSource, EmbeddedModel, HubModel, Study
+from zpdbench.study import Benchmark, CorpusSource, EmbeddedModel, HubModel, Study
+
+VOCABULARY = 150_000
+TASKS = {"mmlu": 57, "kobest": 5}
+# Items where the configuration takes all: the benchmark's own number, tasks, shots' share aside.
+_ALL_ITEMS = {"humaneval": 164, "gsm8k": 1319, "mmlu": 14042, "kobest": 4561}
+_UNKNOWN_PARAMETERS = 200_000_000
 
 _ENGLISH_BYTES = 4.6
 """UTF-8 bytes of a token of English; SmolLM2's tokenizer on 2,000 examples of Alpaca: 4.63."""
@@ -59,16 +66,29 @@ _UNKNOWN = Prompts("en", 500, 500, 0, False, 200)
 
 
 def parameters(study: Study, model: str) -> float:
-    """Parameters of a model: as configured, else an embedded one's by its form.
+    """Parameters of a model: as configured, else by its form or its pinned files, else 200 million.
 
-    13 h^2 a layer (attention 4, gated feed-forward of width 3 h: 9) and a tied table of 1,620
-    tokens; of depth up-scaling by its layers.
+    An embedded model: 13 h^2 a layer (attention 4, gated feed-forward of width 3 h: 9) and a tied
+    table of 1,620 tokens; of depth up-scaling by its layers. A hub's: two bytes a parameter.
     """
     spec = study.models[model]
-    if isinstance(spec, EmbeddedModel) and spec.parameters is None:
+    if spec.parameters is not None:
+        return float(spec.parameters)
+    if isinstance(spec, EmbeddedModel):
         layers = 2 * (spec.layers - spec.upscale.drop) if spec.upscale else spec.layers
         return 13.0 * spec.hidden_size**2 * layers + 1620.0 * spec.hidden_size
-    return float(resources.parameters(study, model))
+    if isinstance(spec, HubModel) and spec.files:
+        weights = [f.size for name, f in spec.files.items() if name.endswith(".safetensors")]
+        if weights:
+            return sum(weights) / 2
+    return float(_UNKNOWN_PARAMETERS)
+
+
+def items_asked(name: str, benchmark: Benchmark) -> tuple[int, int]:
+    """Items asked at the last step and at each step before."""
+    per = TASKS.get(name, 1) if benchmark.items_per == "task" else 1
+    last = benchmark.items * per if benchmark.items else _ALL_ITEMS.get(name, 2000)
+    return last, (benchmark.interim_items or 0) * per
 
 
 def adapter_parameters(parameters: float, rank: int) -> float:
@@ -146,13 +166,19 @@ def training_tokens(study: Study, model: str, condition: str) -> tuple[float, fl
     return trained, scored
 
 
-def answer_tokens(study: Study, model: str) -> tuple[float, float]:
-    """(read, written) tokens of evaluating all of a model's runs at all their served steps."""
-    runs = [run for run in study.all_runs if run.model == model]
+def answer_tokens(
+    study: Study, model: str, members: Sequence[grid.Run] | None = None
+) -> tuple[float, float]:
+    """(read, written) tokens of evaluating runs at all their served steps; all of a model's runs.
+
+    Args:
+        members: only these runs, as of one chunk.
+    """
+    runs = [run for run in study.all_runs if run.model == model] if members is None else members
     interim_steps = len(study.served_steps) - 1
     read = written = 0.0
     for name, benchmark in study.benchmarks.items():
-        last, interim = resources.items_asked(name, benchmark)
+        last, interim = items_asked(name, benchmark)
         points = [(0 if r.condition == grid.BASE else interim_steps) * interim + last for r in runs]
         asked = sum(points) * benchmark.samples
         told = PROMPTS.get(name, _UNKNOWN)
@@ -160,7 +186,7 @@ def answer_tokens(study: Study, model: str) -> tuple[float, float]:
         shots = told.shots if benchmark.num_fewshot is None else benchmark.num_fewshot
         own = told.own + told.answer * (told.forced > 0)
         if told.shared:
-            tasks = resources.TASKS.get(name, 1)
+            tasks = TASKS.get(name, 1)
             served = sum(1 + (interim_steps if r.condition != grid.BASE else 0) for r in runs)
             read += served * tasks * shots * told.shot / width
         else:
@@ -197,23 +223,41 @@ def train_flop(study: Study, model: str, condition: str, *, full: bool = False) 
     return size * ((6.0 if full else 4.0) * trained + 2.0 * scored)
 
 
-def train_hours(study: Study, model: str, machine: Machine) -> Hours | None:
-    """Device-hours of all runs of a model; None where the machine's arithmetic is not known."""
+def train_hours(
+    study: Study, model: str, machine: Machine, condition: str | None = None
+) -> Hours | None:
+    """Device-hours of all runs of a model; None where the machine's arithmetic is not known.
+
+    Args:
+        condition: only one run, under this condition.
+    """
     if machine.tflops is None:
         return None
-    per_condition = sum(train_flop(study, model, c) for c in study.conditions)
-    seconds = per_condition * len(study.seeds) / (machine.tflops * 1e12)
+    if condition is None:
+        flop = sum(train_flop(study, model, c) for c in study.conditions) * len(study.seeds)
+    else:
+        flop = train_flop(study, model, condition)
+    seconds = flop / (machine.tflops * 1e12)
     return Hours(seconds / UTILISATION[1] / 3600, seconds / UTILISATION[0] / 3600)
 
 
-def serve_hours(study: Study, model: str, machine: Machine, batch: int = 128) -> Hours | None:
+def serve_hours(
+    study: Study,
+    model: str,
+    machine: Machine,
+    batch: int = 128,
+    members: Sequence[grid.Run] | None = None,
+) -> Hours | None:
     """Device-hours of all answers of a model: reading bound by arithmetic, writing by bandwidth.
 
     A token is written for `batch` requests at once by reading all weights once.
+
+    Args:
+        members: only of these runs, as of one chunk.
     """
     if machine.tflops is None or machine.bandwidth_gbs is None:
         return None
-    read, written = answer_tokens(study, model)
+    read, written = answer_tokens(study, model, members)
     size = parameters(study, model)
     reading = 2.0 * size * read / (machine.tflops * 1e12)
     width = 4 if study.generations.dtype == "float32" else 2
@@ -231,6 +275,16 @@ def cpu_train_seconds(study: Study, model: str, condition: str) -> float:
     flop = train_flop(study, model, condition)
     rate = cpu_gflops(parameters(study, model)) * 1e9
     return CPU_START_SECONDS + flop / rate
+
+
+def cpu_serve_seconds(study: Study, model: str, members: Sequence[grid.Run]) -> float:
+    """Seconds of some runs' answers on that machine, each token read counted as one written."""
+    from zpdbench.hardware import CPU_DECODING_SHARE, CPU_START_SECONDS, cpu_gflops
+
+    read, written = answer_tokens(study, model, members)
+    size = parameters(study, model)
+    rate = cpu_gflops(size) * 1e9 * CPU_DECODING_SHARE
+    return CPU_START_SECONDS + 2.0 * size * (read + written) / rate
 
 
 # -- memory and disk ----------------------------------------------------------------------------
@@ -254,7 +308,7 @@ def train_gb(study: Study, model: str, method: str, micro_batch: int | None = No
     tokens = micro * training.max_tokens
     hidden = hidden_size(size)
     activations = tokens * 17 * width * hidden * (hidden / 128)
-    vocabulary = min(resources.VOCABULARY, size / 100)
+    vocabulary = min(VOCABULARY, size / 100)
     logits = 2 * 4 * tokens * vocabulary
     if method == "full":
         state = 16.0 * size

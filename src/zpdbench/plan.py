@@ -133,6 +133,9 @@ def _hypothesis_warnings(study: Study) -> Iterator[str]:
 
 
 def _memory_warnings(study: Study) -> Iterator[str]:
+    for model in study.models:
+        if said := resources.too_large_to_train(study, model):
+            yield said
     # The hardware that the study's authors name: (up to so many parameters, method, GB).
     for ceiling, method, stated in (
         (8e9, "lora", 16), (1.2e10, "lora", 24), (8e9, "full", 28), (1.2e10, "full", 40),
@@ -194,7 +197,7 @@ def _machines(study: Study, asked: Sequence[str] | None) -> list[str]:
                 f"no machine {unknown[0]!r}", where="--hardware", fix=", ".join([*MACHINES, "cpu"])
             )
         return list(asked)
-    real = any(resources.gpus(study, m) for m in study.models)
+    real = any(resources.wants_gpu(study, m) for m in study.models)
     return list(MACHINES) if real else ["cpu"]
 
 

@@ -13,26 +13,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from zpdbench import grid
-from zpdbench.study import Benchmark, EmbeddedModel, Study
+from zpdbench import estimate, grid
+from zpdbench.hardware import MACHINES, cpu_gflops
+from zpdbench.study import EmbeddedModel, Study
 
 _LIBRARIES_MB = 1500  # torch, transformers and their code, resident
-_EMBEDDED_PARAMETERS = 2_000_000
-_UNKNOWN_PARAMETERS = 200_000_000
-# From here on a model is trained and served on a GPU; below, a CPU does.
-GPU_PARAMETERS = 500_000_000
-_GPU_MB = 80_000
-# FLOP/s that jobs reach, cautiously: a third of an A100's bfloat16 peak, and a thread of a server
-# CPU in float32 with batches as small as the embedded default's.
-_GPU_RATE, _CPU_RATE = 1e14, 1e10
-# Generation is bound by memory and not by arithmetic: this part of those rates.
-_DECODING_SHARE = 0.1
-VOCABULARY = 150_000
+# From here on a model is trained and served on a GPU; below, a CPU does (SmolLM2-135M and 360M).
+GPU_PARAMETERS = 400_000_000
+GPU = MACHINES["a100"]
+"""The card that estimates of a GPU job are for; a smaller one wants `set-resources`."""
+_GPU_SHARE = 0.9  # of a card's memory, to be filled
 _BYTES = {"float32": 4, "bfloat16": 2}
-# Items where the configuration takes all: the benchmark's own number, tasks, shots' share aside.
-_ALL_ITEMS = {"humaneval": 164, "gsm8k": 1319, "mmlu": 14042, "kobest": 4561}
-TASKS = {"mmlu": 57, "kobest": 5}
 _LEAST_MINUTES = 15
+_FETCH_BYTES = 30e6  # a second, of a hub, hashing included
 
 
 def use_this_interpreter() -> None:
@@ -46,21 +39,39 @@ def use_this_interpreter() -> None:
         os.environ["PATH"] = here + os.pathsep + search
 
 
-def parameters(study: Study, model: str) -> int:
-    """Parameters of a model: as configured, else what its source is known to have."""
-    spec = study.models[model]
-    if spec.parameters:
-        return spec.parameters
-    return _EMBEDDED_PARAMETERS if isinstance(spec, EmbeddedModel) else _UNKNOWN_PARAMETERS
+def wants_gpu(study: Study, model: str) -> bool:
+    """Whether a model is trained and served on a GPU: a small one's bytes are promised on a CPU."""
+    return estimate.parameters(study, model) >= GPU_PARAMETERS
 
 
-def gpus(study: Study, model: str) -> int:
-    """GPUs for a job on this model: none for a small one, else as many as its weights need."""
-    size = parameters(study, model)
-    if size < GPU_PARAMETERS:
+def train_gpus(study: Study, model: str) -> int:
+    """GPUs of a training job: one, or none. A run is never spread over several."""
+    return int(wants_gpu(study, model))
+
+
+def serve_gpus(study: Study, model: str) -> int:
+    """GPUs of an engine: none, or the power of two whose memory holds weights, cache and adapters.
+
+    A power of two, because vLLM splits attention heads evenly (tensor parallelism).
+    """
+    if not wants_gpu(study, model):
         return 0
-    weights_mb = size * _BYTES[study.training.precision] / 2**20
-    return 1 + int(weights_mb * 1.2 // _GPU_MB)
+    needed, devices = estimate.serve_gb(study, model), 1
+    while needed > devices * GPU.memory_gb * _GPU_SHARE:
+        devices *= 2
+    return devices
+
+
+def too_large_to_train(study: Study, model: str) -> str | None:
+    """Why a model's training does not fit the one GPU that it gets, or None."""
+    needed = estimate.train_gb(study, model, study.training.method)
+    if not wants_gpu(study, model) or needed <= GPU.memory_gb:
+        return None
+    return (
+        f"{model}: training takes about {needed:.0f} GB on one GPU, where an {GPU.name} has "
+        f"{GPU.memory_gb:.0f}; a run is not spread over several. Leave the model out, lower "
+        "training.micro_batch or max_tokens, or name a partition of larger cards"
+    )
 
 
 def train_mb(study: Study, model: str) -> int:
@@ -69,15 +80,13 @@ def train_mb(study: Study, model: str) -> int:
     On a GPU job this is the host's memory, which holds the weights once while they are loaded;
     the activations are counted all the same.
     """
-    size, training = parameters(study, model), study.training
+    size, training = estimate.parameters(study, model), study.training
     width = _BYTES[training.precision]
     tokens = (training.micro_batch or training.batch_size) * training.max_tokens
-    # About 34 bytes of hidden size a layer and token at 16 bits (Korthikanti et al. 2022, eq. 1,
-    # without attention scores, which are not kept); a decoder of 12 h^2 parameters a layer whose
-    # hidden size is 128 times its layers has hidden size x layers = h^2 / 128.
-    hidden = (size * 128 / 12) ** (1 / 3)
+    # The formulas of estimate.train_gb, whose docstring has their sources.
+    hidden = estimate.hidden_size(size)
     activations = tokens * 17 * width * hidden**2 / 128
-    vocabulary = min(VOCABULARY, size // 100)
+    vocabulary = min(estimate.VOCABULARY, size // 100)
     logits = 2 * 4 * tokens * vocabulary
     adapter = 16 * size / 150 * training.lora.rank / 8
     return _LIBRARIES_MB + int((1.3 * size * width + adapter + activations + logits) / 2**20)
@@ -85,49 +94,29 @@ def train_mb(study: Study, model: str) -> int:
 
 def serve_mb(study: Study, model: str) -> int:
     """Memory (MiB) of one engine: weights, KV cache, adapters."""
-    weights = parameters(study, model) * _BYTES[study.generations.dtype]
+    weights = estimate.parameters(study, model) * _BYTES[study.generations.dtype]
     cache = study.generations.kv_cache_gib * 1024
     return 2 * _LIBRARIES_MB + int(1.3 * weights / 2**20 + cache)
 
 
-def train_flop(study: Study, model: str, condition: str) -> float:
-    """Arithmetic of one run: 4 FLOP a parameter and token for LoRA, 2 for each scored token.
-
-    Forward 2 and the gradient of activations 2 (Kaplan et al. 2020, table 1; the frozen weights
-    have no gradient), at the full sequence length.
-    """
-    training, options = study.training, study.conditions[condition].options
-    size = parameters(study, model)
-    flop = 4.0 * size * training.steps * training.batch_size * training.max_tokens
-    if study.conditions[condition].order == "zpd":
-        updates = -(-training.steps // int(options.get("update_every", 500)))
-        scored = int(options.get("pool_size", 2048)) + study.corpus.probe
-        flop += 2.0 * size * updates * scored * training.max_tokens
-    return flop
+def train_minutes(study: Study, model: str, condition: str) -> int:
+    """Minutes to ask for one run: twice what `estimate` says, and a start."""
+    if train_gpus(study, model):
+        return _minutes(estimate.train_hours(study, model, GPU, condition), 1)
+    return _LEAST_MINUTES + int(2 * estimate.cpu_train_seconds(study, model, condition) / 60)
 
 
-def generate_flop(study: Study, model: str, members: Sequence[grid.Run]) -> float:
-    """Arithmetic of one chunk's runs: 2 FLOP a parameter and token, each request of full length."""
-    requests, interim_steps = 0, len(study.served_steps) - 1
-    for name, benchmark in study.benchmarks.items():
-        last, interim = items_asked(name, benchmark)
-        for run in members:
-            served = 0 if run.condition == grid.BASE else interim_steps
-            requests += (last + served * interim) * benchmark.samples
-    return 2.0 * parameters(study, model) * requests * study.generations.max_model_len
+def serve_minutes(study: Study, model: str, members: Sequence[grid.Run]) -> int:
+    """Minutes to ask for one chunk: twice what `estimate` says, and a start."""
+    if devices := serve_gpus(study, model):
+        return _minutes(estimate.serve_hours(study, model, GPU, members=members), devices)
+    return _LEAST_MINUTES + int(2 * estimate.cpu_serve_seconds(study, model, members) / 60)
 
 
-def items_asked(name: str, benchmark: Benchmark) -> tuple[int, int]:
-    """Items asked at the last step and at each step before."""
-    per = TASKS.get(name, 1) if benchmark.items_per == "task" else 1
-    last = benchmark.items * per if benchmark.items else _ALL_ITEMS.get(name, 2000)
-    return last, (benchmark.interim_items or 0) * per
-
-
-def minutes(flop: float, devices: int, threads: int, share: float = 1.0) -> int:
-    """Minutes for so much arithmetic, twice over, on so many GPUs or else CPU threads."""
-    rate = (devices * _GPU_RATE if devices else threads * _CPU_RATE) * share
-    return _LEAST_MINUTES + int(2 * flop / rate / 60)
+def _minutes(hours: estimate.Hours | None, devices: int) -> int:
+    assert hours is not None, "the card that estimates are for has figures"
+    # Twice the middle of the range, so even the cautious end of it leaves a third.
+    return _LEAST_MINUTES + int((hours.low + hours.high) * 60 / devices)
 
 
 def _growing(estimate: Callable[[Any], int]) -> Callable[[Any, int], int]:
@@ -140,44 +129,41 @@ def _growing(estimate: Callable[[Any], int]) -> Callable[[Any, int], int]:
 
 
 def _rules(study: Study) -> dict[str, dict[str, Callable[[Any], int]]]:
-    training, generations = study.training, study.generations
+    training = study.training
     chunks = cache(lambda: study.chunks)
 
-    def pretraining(w: Any) -> int:
+    def checkpoint_mb(w: Any) -> int:
         spec = study.models[w.model]
-        steps = spec.steps if isinstance(spec, EmbeddedModel) else 0
-        steps += spec.upscale.steps if spec.upscale else 0
-        flop = 6.0 * parameters(study, w.model) * steps * 8 * training.max_tokens
-        return minutes(flop, gpus(study, w.model), 1) + 45
+        if isinstance(spec, EmbeddedModel) or spec.upscale:
+            return train_mb(study, w.model)
+        return 4000  # files are fetched or linked, and hashed
 
-    def train(w: Any) -> int:
-        flop = train_flop(study, w.model, w.condition)
-        return minutes(flop, gpus(study, w.model), training.threads)
-
-    def generate(w: Any) -> int:
-        flop = generate_flop(study, w.model, chunks().get((w.model, w.chunk), []))
-        return minutes(flop, gpus(study, w.model), generations.threads, _DECODING_SHARE)
-
-    def gpu(w: Any) -> int:
-        return gpus(study, w.model)
+    def checkpoint_minutes(w: Any) -> int:
+        spec, size = study.models[w.model], estimate.parameters(study, w.model)
+        if not isinstance(spec, EmbeddedModel):
+            return 30 + int(2 * size / _FETCH_BYTES / 60)
+        steps = spec.steps + (spec.upscale.steps if spec.upscale else 0)
+        flop = 6.0 * size * steps * 8 * training.max_tokens
+        return 60 + int(2 * flop / (cpu_gflops(size) * 1e9) / 60)
 
     return {
         "make_checkpoint": {
-            "mem_mb": lambda w: train_mb(study, w.model),
-            "runtime": pretraining,
-            "gpu": gpu,
+            "mem_mb": checkpoint_mb,
+            "runtime": checkpoint_minutes,
         },
         "make_corpus": {"mem_mb": lambda w: 4000, "runtime": lambda w: 120},
         "make_items": {"mem_mb": lambda w: 2000, "runtime": lambda w: 20},
         "train_adapter": {
             "mem_mb": lambda w: train_mb(study, w.model),
-            "runtime": train,
-            "gpu": gpu,
+            "runtime": lambda w: train_minutes(study, w.model, w.condition),
+            "gpu": lambda w: train_gpus(study, w.model),
         },
         "generate_chunk": {
             "mem_mb": lambda w: serve_mb(study, w.model),
-            "runtime": generate,
-            "gpu": gpu,
+            "runtime": lambda w: serve_minutes(
+                study, w.model, chunks().get((w.model, w.chunk), [])
+            ),
+            "gpu": lambda w: serve_gpus(study, w.model),
         },
         "score_run": {"mem_mb": lambda w: 2000, "runtime": lambda w: 120},
         "verify": {"mem_mb": lambda w: 8000, "runtime": lambda w: 240},

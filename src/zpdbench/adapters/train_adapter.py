@@ -91,7 +91,7 @@ def train(
 
     torch.set_num_threads(training.threads)
     imported = time.perf_counter()
-    group = parallel.join(training.processes, resources.gpus(settings, model) > 0)
+    group = parallel.join(training.processes, resources.wants_gpu(settings, model))
 
     corpus_digest = files.sha256_file(corpus)
     encoder = encoding.Encoder(checkpoint)
