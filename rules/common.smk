@@ -18,12 +18,12 @@ request = {key: config.pop(key) for key in asked if key in config}
 
 resources.use_this_interpreter()
 try:
-    study = lock_study(config, workflow.configfiles)
-    preflight.check_names(study)
-    images = containers.image_files(study.images, Path(workflow.basedir))
     in_containers = "apptainer" in map(
         str, workflow.deployment_settings.deployment_method
     )
+    study = lock_study(config, workflow.configfiles, in_containers=in_containers)
+    preflight.check_names(study)
+    images = containers.image_files(study.images, Path(workflow.basedir))
     if in_containers and not workflow.dryrun:
         containers.enter(
             study, Path(workflow.basedir), main_process=workflow.is_main_process

@@ -13,11 +13,13 @@ LAYERS: list[set[str]] = [
     {"errors", "__init__"},
     {"files", "progress", "hypotheses"},
     {"grid", "revisions", "devices"},
+    # Benchmarks are data: a study asks them where on the hub they are.
+    {"benchmarks"},
     {"study"},
     {"hardware"},
     {"estimate"},
     {"resources", "schema", "records", "images", "cluster", "hub", "failures"},
-    {"benchmarks", "sandbox", "engines", "curriculum"},
+    {"sandbox", "engines", "curriculum"},
     {"embedded"},
     {
         "checkpoints",

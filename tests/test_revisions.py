@@ -16,8 +16,8 @@ SHA = "ab" * 32
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     table: revisions.Table = {
-        "models": {"b/c": Pin(), "a/b": Pin(COMMIT, {"x/y.json": (SHA, 3)}, "a page", "mit")},
-        "datasets": {"d/e": Pin(COMMIT)},
+        "models": {"b/c": Pin(), "a/b": Pin(COMMIT, {"x/y.json": (SHA, 3)}, "a page", "MIT")},
+        "datasets": {"d/e": Pin(COMMIT, patterns=("a/*.parquet", "b.jsonl"))},
     }
     path = tmp_path / revisions.NAME
     revisions.write(path, table)
@@ -41,6 +41,7 @@ def test_no_table_is_an_empty_one(tmp_path: Path) -> None:
         ("models: {../x: {}}", "no OWNER/NAME"),
         ("models: {a/b: {revision: main}}", "no commit"),
         ("models: {a/b: {branch: main}}", "keys other than"),
+        ("datasets: {a/b: {patterns: all}}", "patterns must be a list"),
         (f"models: {{a/b: {{files: {{../x: {{sha256: {SHA}, size: 1}}}}}}}}", "no plain path"),
         ("models: {a/b: {files: {x: {sha256: abc, size: 1}}}}", "no sha256"),
         (f"models: {{a/b: {{files: {{x: {{sha256: {SHA}, size: -1}}}}}}}}", "no size"),
@@ -92,7 +93,9 @@ def test_a_study_takes_its_pins_from_the_table_beside_it(hub_study: Path) -> Non
         "models": {"Qwen/Qwen2.5-7B-Instruct": Pin(COMMIT, {"config.json": (SHA, 7)})},
         "datasets": {
             "tatsu-lab/alpaca": Pin(
-                COMMIT, {"data/train-0.parquet": (SHA, 9), "README.md": (SHA, 1)}
+                COMMIT,
+                {"data/train-0.parquet": (SHA, 9), "README.md": (SHA, 1)},
+                patterns=("README.md", "data/train-*.parquet"),
             )
         },
     }
@@ -129,4 +132,5 @@ def test_shipped_table_is_as_it_would_be_written(root: Path, tmp_path: Path) -> 
     table = revisions.read(path)
     revisions.write(tmp_path / revisions.NAME, table)
     assert (tmp_path / revisions.NAME).read_text("utf-8") == path.read_text("utf-8")
-    assert all(pin.revision and pin.seen for kind in table.values() for pin in kind.values())
+    pins = [pin for kind in table.values() for pin in kind.values()]
+    assert all(pin.revision and pin.seen and pin.license for pin in pins)

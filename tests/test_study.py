@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 from zpdbench import study
 from zpdbench.errors import UserError
@@ -126,3 +127,31 @@ def test_a_change_reaches_just_what_depends_on_it(
     before, after = _digests(mini, tmp_path), _digests(mini.replace(old, new, 1), tmp_path)
     assert old in mini
     assert {rule for rule in before if before[rule] != after[rule]} == changed
+
+
+@pytest.mark.parametrize(
+    ("installed", "containers", "engine"),
+    [("vllm", False, "vllm"), ("", False, "transformers"), ("", True, "vllm")],
+)
+def test_the_lock_names_the_engine_that_answers(
+    mini: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    installed: str,
+    containers: bool,
+    engine: str,
+) -> None:
+    from zpdbench import devices
+
+    monkeypatch.setattr(devices, "engine_for", lambda: installed or "transformers")
+    text = mini.replace("results: results", f"results: {tmp_path}/results")
+    config = yaml.safe_load(text)
+    del config["generations"]["engine"]
+    locked = study.lock_study(config, [], in_containers=containers)
+    assert locked.generations.engine == engine
+    assert study.load(locked.paths.study_lock).generations.engine == engine
+    # As if it had been said: whoever has vLLM keeps what was made before.
+    config["generations"]["engine"] = engine
+    chunk = SimpleNamespace(model="mini-qwen", chunk="all")
+    said = study.parse(config).digest("generate_chunk", chunk)
+    assert locked.digest("generate_chunk", chunk) == said

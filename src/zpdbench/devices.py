@@ -51,7 +51,7 @@ def engine_for(
     machine: str | None = None,
     installed: Callable[[str], bool] | None = None,
 ) -> str:
-    """The engine to name under generations.engine here: vllm, or transformers where it is not.
+    """What generations.engine: auto means here: vllm, or transformers where it is not.
 
     vLLM has wheels for Linux (CUDA, and CPU on x86-64); elsewhere transformers serves.
     """

@@ -48,13 +48,13 @@ class Plan:
 def unpinned(study: Study) -> list[str]:
     """What is taken from the hub and cannot be loaded yet, a line each."""
     lines = []
-    for _, name, spec in study.hub_sources:
-        if spec.revision is None:
-            lines.append(f"{name}: no revision of {spec.repo} is pinned; `zpdbench pin`")
-        elif not spec.files:
+    for source in study.hub_sources:
+        if source.revision is None:
+            lines.append(f"{source.name}: no revision of {source.repo} is pinned; `zpdbench pin`")
+        elif not source.files:
             lines.append(
-                f"{name}: {spec.repo} is pinned to {spec.revision[:8]}, its files' hashes are not; "
-                "`zpdbench pin`"
+                f"{source.name}: {source.repo} is pinned to {source.revision[:8]}, "
+                "the hashes of its files are not; `zpdbench pin`"
             )
     return lines
 

@@ -32,9 +32,12 @@ def check_names(study: Study) -> None:
     from zpdbench.curriculum import registry
 
     registry.check(study)
-    for kind, name, spec in study.hub_sources:
-        if not spec.files:
-            print(f"note: {name}: {_UNPINNED[kind]} are not pinned yet", file=sys.stderr)
+    for source in study.hub_sources:
+        if not source.is_pinned:
+            print(
+                f"note: {source.name}: {_UNPINNED[source.kind]} are not pinned yet",
+                file=sys.stderr,
+            )
     for name, section in study.benchmarks.items():
         definition.load(section.definition or name)
 
@@ -63,9 +66,8 @@ def check_machine(study: Study) -> None:
     Raises:
         UserError: the first one that is not there.
     """
-    for kind, _, spec in study.hub_sources:
-        assert spec.repo is not None
-        fetch.check_pinned(Repository(kind, spec.repo, spec.revision, spec.files))
+    for source in study.hub_sources:
+        fetch.check_pinned(Repository(source.kind, source.repo, source.revision, source.files))
     for name, model in study.models.items():
         if isinstance(model, GgufModel) and find_spec(model.package) is None:
             raise UserError(
@@ -83,6 +85,12 @@ def check_machine(study: Study) -> None:
                 where=f"models.{name}",
                 fix="give a folder in Hugging Face's layout",
             )
+        if (
+            isinstance(model, LocalModel)
+            and Path(model.path).expanduser().suffix == ".gguf"
+            and not Path(model.path).expanduser().is_file()
+        ):
+            raise UserError(f"no file {model.path}", where=f"models.{name}", fix="correct path:")
         if isinstance(model, LocalModel) and Path(model.path).expanduser().is_dir():
             folders.check(Path(model.path).expanduser())
         _check_cache(study, name)

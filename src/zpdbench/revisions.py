@@ -7,7 +7,7 @@ are accepted, whoever sends them. Nothing here touches the network.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -32,7 +32,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _HEAD = """\
 # Which commit and which bytes a name on the hub stands for. `zpdbench pin` writes this file.
 # revision: the repository's commit; seen: where it was looked up. files: SHA-256 and size (bytes)
-# of every file that is loaded. A repository without files: is not loaded until it is pinned.
+# of every file that is loaded, of a data set all that fit patterns:. A repository without files: is
+# not loaded until it is pinned.
 """
 
 
@@ -44,13 +45,19 @@ class Pin:
         revision: the commit (40 hex digits), None where it could not be looked up.
         files: path in the repository -> (SHA-256, size in bytes).
         seen: where the revision was looked up.
-        license: as the repository states it.
+        license: as the repository states it, an SPDX identifier where it is one.
+        patterns: of a data set, which paths were looked for: of those all files are listed.
     """
 
     revision: str | None = None
     files: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     seen: str | None = None
     license: str | None = None
+    patterns: tuple[str, ...] = ()
+
+    def covers(self, patterns: Iterable[str]) -> bool:
+        """Whether all files of these patterns are listed (of a model, none: it is listed whole)."""
+        return bool(self.files) and set(patterns) <= set(self.patterns)
 
 
 Table = dict[Kind, dict[str, Pin]]
@@ -107,7 +114,7 @@ def read(path: str | Path) -> Table:
 
 
 def _entry(repo: str, entry: Any, refuse: Any) -> Pin:
-    allowed = {"revision", "files", "seen", "license"}
+    allowed = {"revision", "files", "seen", "license", "patterns"}
     if not isinstance(entry, dict) or set(entry) - allowed:
         raise refuse(f"{repo}: has keys other than {', '.join(sorted(allowed))}")
     revision = entry.get("revision")
@@ -127,7 +134,10 @@ def _entry(repo: str, entry: Any, refuse: Any) -> Pin:
         if not isinstance(size, int) or size < 0:
             raise refuse(f"{repo}: {name} has no size in bytes")
         listed[str(name)] = (sha256, size)
-    return Pin(revision, listed, entry.get("seen"), entry.get("license"))
+    patterns = entry.get("patterns") or []
+    if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
+        raise refuse(f"{repo}: patterns must be a list of paths")
+    return Pin(revision, listed, entry.get("seen"), entry.get("license"), tuple(sorted(patterns)))
 
 
 def write(path: str | Path, table: Table) -> None:
@@ -135,7 +145,8 @@ def write(path: str | Path, table: Table) -> None:
 
     def entry(pin: Pin) -> dict[str, Any]:
         listed = {n: {"sha256": h, "size": b} for n, (h, b) in sorted(pin.files.items())}
-        given = {"seen": pin.seen, "license": pin.license, "files": listed}
+        patterns = sorted(pin.patterns)
+        given = {"seen": pin.seen, "license": pin.license, "patterns": patterns, "files": listed}
         return {"revision": pin.revision, **{k: v for k, v in given.items() if v}}
 
     out = {kind: {r: entry(p) for r, p in sorted(table[kind].items())} for kind in KINDS}

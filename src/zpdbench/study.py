@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from zpdbench import files, grid, revisions
+from zpdbench import devices, files, grid, revisions
 from zpdbench.errors import UserError
 from zpdbench.hypotheses import Hypotheses
 
@@ -123,7 +124,7 @@ class CorpusSource(Section):
     ] = None
     language: Literal["en", "ko"] | None = None
     examples: Annotated[int | None, Field(gt=0, description="how many; all if not said")] = None
-    license: str | None = None
+    license: Annotated[str | None, Field(description="an SPDX identifier")] = None
     repo: Annotated[Repo | None, Field(description="a data set of the hub")] = None
     revision: Annotated[
         Commit | None, Field(description="commit; if not said, revisions.lock.yaml's")
@@ -254,7 +255,12 @@ class Benchmark(Section):
         str | None, Field(description="a YAML file that defines it; else the one of its name")
     ] = None
     revision: Annotated[
-        str | None, Field(pattern=r"^[0-9a-f]{40}$", description="the hub data set's commit")
+        Commit | None,
+        Field(description="the hub data set's commit; if not said, revisions.lock.yaml's"),
+    ] = None
+    files: Annotated[
+        dict[str, HubFile] | None,
+        Field(description="path -> what it must be; if not said, revisions.lock.yaml's"),
     ] = None
     tasks: Annotated[list[str] | None, Field(description="only these tasks or subjects")] = None
     num_fewshot: Annotated[int | None, Field(ge=0, description="the harness's if not said")] = None
@@ -274,8 +280,8 @@ class Benchmark(Section):
             raise ValueError("samples: more than one needs a temperature above 0")
         if self.self_consistency and self.samples == 1:
             raise ValueError("self_consistency: needs more than one of samples")
-        if self.source == "hub" and self.revision is None:
-            raise ValueError("revision: is missing; pin the hub data set's commit")
+        if self.source != "hub" and (self.revision or self.files):
+            raise ValueError("revision: and files: are for source: hub")
         return self
 
 
@@ -292,7 +298,10 @@ class Server(Section):
 class Generations(Section):
     """How answers are made."""
 
-    engine: Literal["vllm", "transformers", "openai"] = "vllm"
+    engine: Annotated[
+        Literal["auto", "vllm", "transformers", "openai"],
+        Field(description="auto: vllm where it is installed, else transformers"),
+    ] = "auto"
     group_by: list[Literal["model", "condition", "seed"]] = ["model"]
     apply_chat_template: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -368,6 +377,30 @@ class Hub(Section):
         Field(description="a folder that holds OWNER/NAME/FILE and is asked first"),
     ] = None
     cache: Annotated[str | None, Field(description="shared by all jobs; else HF_HUB_CACHE")] = None
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """What a study takes from one repository of the hub.
+
+    Attributes:
+        section: `models`, `corpus.sources` or `benchmarks`, where `name` stands.
+        revision, files: as the configuration or revisions.lock.yaml has them; None where neither.
+        patterns: of a data set, the paths that are wanted; of a model none, it is taken whole.
+    """
+
+    kind: revisions.Kind
+    section: str
+    name: str
+    repo: str
+    revision: str | None
+    files: dict[str, HubFile] | None
+    patterns: tuple[str, ...] = ()
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether it is known which bytes are meant."""
+        return self.revision is not None and bool(self.files)
 
 
 class Study(Section):
@@ -531,15 +564,31 @@ class Study(Section):
         return folder
 
     @property
-    def hub_sources(self) -> list[tuple[revisions.Kind, str, HubModel | CorpusSource]]:
-        """(kind, name in the configuration, its section) of all that is taken from the hub."""
-        found: list[tuple[revisions.Kind, str, HubModel | CorpusSource]] = []
+    def hub_sources(self) -> list[HubSource]:
+        """All that is taken from the hub: models, the corpus's sources, benchmarks.
+
+        Raises:
+            UserError: a benchmark that is not known, or that is not on the hub.
+        """
+        found: list[HubSource] = []
         for name, model in self.models.items():
             if isinstance(model, HubModel):
-                found.append(("models", name, model))
+                found.append(
+                    HubSource("models", "models", name, model.repo, model.revision, model.files)
+                )
         for name, source in self.corpus.sources.items():
             if source.repo is not None:
-                found.append(("datasets", name, source))
+                given = (source.repo, source.revision, source.files, (str(source.path),))
+                found.append(HubSource("datasets", "corpus.sources", name, *given))
+        for name, section in self.benchmarks.items():
+            if section.source == "hub":
+                from zpdbench.benchmarks import definition
+
+                repo, patterns = definition.load(section.definition or name).hub_sources(
+                    section.tasks
+                )
+                said = (repo, section.revision, section.files, tuple(patterns))
+                found.append(HubSource("datasets", "benchmarks", name, *said))
         return found
 
     # -- what depends on what -------------------------------------------------------------------
@@ -572,6 +621,7 @@ def _corpus_keys(study: Study) -> Any:
     if study.corpus.prepare == Preparation():
         del corpus["prepare"]
     for source in corpus["sources"].values():
+        source["license"] = None  # changes no example
         for key in ("repo", "revision", "files"):
             if source[key] is None:
                 del source[key]
@@ -586,9 +636,17 @@ def _training_keys(study: Study, wildcards: Any) -> Any:
     ]
 
 
+def _benchmarks_keys(study: Study) -> Any:
+    """The benchmarks' sections less the files' hashes: of one commit there is one content."""
+    return {
+        name: b.model_dump(mode="json", exclude={"files"})
+        for name, b in sorted(study.benchmarks.items())
+    }
+
+
 def _chunk_keys(study: Study, wildcards: Any) -> Any:
     members = study.chunks.get((wildcards.model, wildcards.chunk), [])
-    benchmarks = {name: b.model_dump(mode="json") for name, b in sorted(study.benchmarks.items())}
+    benchmarks = _benchmarks_keys(study)
     generations = study.generations.model_dump(
         mode="json",
         exclude={"threads", "group_by", "adapters_in_flight", "kv_cache_gib", "base_url", "server"},
@@ -598,7 +656,7 @@ def _chunk_keys(study: Study, wildcards: Any) -> Any:
 
 def _score_keys(study: Study, wildcards: Any) -> Any:
     return [
-        {name: b.model_dump(mode="json") for name, b in sorted(study.benchmarks.items())},
+        _benchmarks_keys(study),
         study.served_steps,
         study.sandbox.model_dump(mode="json"),
     ]
@@ -627,7 +685,7 @@ _DEPENDS = {
         },
     ],
     "make_items": lambda s, w: [
-        s.dump("benchmarks", w.benchmark),
+        _benchmarks_keys(s)[w.benchmark],
         s.generations.apply_chat_template,
     ],
     "train_adapter": _training_keys,
@@ -708,8 +766,13 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[tuple[str, ...], i
     return value, lines
 
 
-def parse(config: Mapping[str, Any], sources: Sequence[str | Path] = ()) -> Study:
+def parse(
+    config: Mapping[str, Any], sources: Sequence[str | Path] = (), *, pins: bool = True
+) -> Study:
     """Check a merged configuration; `sources` are the files it came from, for line numbers.
+
+    Args:
+        pins: whether what it does not say of revisions is filled in from revisions.lock.yaml.
 
     Raises:
         UserError: the first mistake, with file, line and what to do.
@@ -721,7 +784,8 @@ def parse(config: Mapping[str, Any], sources: Sequence[str | Path] = ()) -> Stud
         located.append((str(source), lines))
         _merge(in_files, value)
     try:
-        return _with_pins(Study.model_validate(config), sources)
+        study = Study.model_validate(config)
+        return _with_pins(study, sources) if pins else study
     except ValidationError as error:
         explained, path = _explain(error, located)
         if sources and _at(config, path) != _at(in_files, path):
@@ -735,36 +799,47 @@ def _with_pins(study: Study, sources: Sequence[str | Path]) -> Study:
     Raises:
         UserError: a table that cannot be read, or one that names another revision.
     """
-    wanted = [(k, n, s) for k, n, s in study.hub_sources if s.revision is None or s.files is None]
-    if not wanted:
-        return study
     tables = [
-        (path, revisions.read(path))
+        revisions.read(path)
         for path in dict.fromkeys(Path(s).parent / revisions.NAME for s in sources)
         if path.is_file()
     ]
-    models, corpus_sources = dict(study.models), dict(study.corpus.sources)
-    for kind, name, spec in wanted:
-        assert spec.repo is not None
-        for _, table in reversed(tables):
-            pin = table[kind].get(spec.repo)
+    sections: dict[str, dict[str, Any]] = {
+        "models": dict(study.models),
+        "corpus.sources": dict(study.corpus.sources),
+        "benchmarks": dict(study.benchmarks),
+    }
+    for wanted in study.hub_sources if tables else ():
+        if wanted.revision is not None and wanted.files is not None:
+            continue
+        for table in reversed(tables):
+            pin = table[wanted.kind].get(wanted.repo)
             if pin is None or pin.revision is None:
                 continue
-            if spec.revision not in (None, pin.revision):
+            if wanted.revision not in (None, pin.revision):
                 continue  # the configuration means another commit than the table
+            # A data set may have been pinned in part, for another study.
             chosen = {
                 path: HubFile(sha256=sha256, size=size)
                 for path, (sha256, size) in pin.files.items()
-                if isinstance(spec, HubModel) or revisions.matches(path, str(spec.path))
+                if pin.covers(wanted.patterns)
+                and (
+                    wanted.kind == "models"
+                    or any(revisions.matches(path, p) for p in wanted.patterns)
+                )
             }
-            update = {"revision": pin.revision, "files": spec.files or chosen or None}
-            if isinstance(spec, HubModel):
-                models[name] = spec.model_copy(update=update)
-            else:
-                corpus_sources[name] = spec.model_copy(update=update)
+            update = {"revision": pin.revision, "files": wanted.files or chosen or None}
+            section = sections[wanted.section]
+            section[wanted.name] = section[wanted.name].model_copy(update=update)
             break
-    corpus = study.corpus.model_copy(update={"sources": corpus_sources})
-    return study.model_copy(update={"models": models, "corpus": corpus})
+    corpus = study.corpus.model_copy(update={"sources": sections["corpus.sources"]})
+    return study.model_copy(
+        update={
+            "models": sections["models"],
+            "corpus": corpus,
+            "benchmarks": sections["benchmarks"],
+        }
+    )
 
 
 def _at(value: Any, path: Sequence[str]) -> Any:
@@ -778,8 +853,11 @@ def _at(value: Any, path: Sequence[str]) -> Any:
     return value
 
 
-def load(*paths: str | Path) -> Study:
+def load(*paths: str | Path, pins: bool = True) -> Study:
     """Read and check configuration files, later ones over earlier ones as Snakemake merges them.
+
+    Args:
+        pins: as in `parse`.
 
     Raises:
         UserError: as `parse` and `read_yaml`.
@@ -787,7 +865,7 @@ def load(*paths: str | Path) -> Study:
     merged: dict[str, Any] = {}
     for path in paths:
         _merge(merged, read_yaml(path)[0])
-    return parse(merged, paths)
+    return parse(merged, paths, pins=pins)
 
 
 def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
@@ -865,7 +943,22 @@ def lock_text(study: Study) -> str:
     )
 
 
-def lock_study(config: Mapping[str, Any], sources: Sequence[str]) -> Study:
+def resolve(study: Study, *, in_containers: bool = False) -> Study:
+    """The study with this machine's engine in place of `auto`, as digests and results need it.
+
+    Args:
+        in_containers: whether jobs run in the images, which have vLLM whatever the host has.
+    """
+    if study.generations.engine != "auto":
+        return study
+    engine = "vllm" if in_containers else devices.engine_for()
+    generations = study.generations.model_copy(update={"engine": engine})
+    return study.model_copy(update={"generations": generations})
+
+
+def lock_study(
+    config: Mapping[str, Any], sources: Sequence[str], *, in_containers: bool = False
+) -> Study:
     """Check Snakemake's merged configuration; write {results}/study.lock.yaml if there is none.
 
     An existing lock stays as it is until `write_lock`: jobs of a run under way may be reading it.
@@ -873,11 +966,12 @@ def lock_study(config: Mapping[str, Any], sources: Sequence[str]) -> Study:
     Args:
         config: Snakemake's `config`, command-line overrides included.
         sources: the configuration files it came from, for line numbers.
+        in_containers: as in `resolve`; the lock names the engine that answers.
 
     Raises:
         UserError: a mistake in the configuration, or a results folder that cannot be written.
     """
-    study = parse(config, sources)
+    study = resolve(parse(config, sources), in_containers=in_containers)
     if not Path(study.paths.study_lock).is_file():
         write_lock(study)
     return study

@@ -37,7 +37,7 @@ def test_every_definition_here_is_complete() -> None:
             assert task.hub is not None
             if definition.fewshot != "none":
                 assert definition.fewshot_split in task.files
-                assert definition.fewshot_split in task.hub.splits
+                assert definition.fewshot_split in task.hub.files
     assert len(definitions.load("mmlu").tasks) == 57
     assert definitions.load("mmlu").group_of("astronomy") == "stem"
 

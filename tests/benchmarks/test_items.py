@@ -144,7 +144,7 @@ HUB = {
 def _hub(data_dir: Path, folder: Path, task: str) -> None:
     """Write a local repository as the hub has it: a Parquet file a split, its columns and types."""
     definition, _ = find(task)
-    for split in definition.task(task).hub.splits:  # type: ignore[union-attr]
+    for split in definition.task(task).hub.files:  # type: ignore[union-attr]
         docs = _docs(data_dir, task, split)
         frame = pl.DataFrame([{c: d[c] for c in HUB[task]} for d in docs])
         if "label" in frame.columns:
@@ -171,25 +171,47 @@ def test_rows_of_the_hub_give_the_same_items(data_dir: Path, tmp_path: Path, tas
     assert of_hub == of_file
 
 
-@pytest.mark.parametrize("task", ["gsm8k", "humaneval", "kobest_copa", "astronomy"])
-def test_through_datasets(data_dir: Path, tmp_path: Path, task: str) -> None:
-    definition, _ = find(task)
-    hub = definition.task(task).hub
-    assert hub is not None
-    config = (hub.config or "default").replace("{task}", task)
-    folder = tmp_path / "repository"
-    (folder / config).mkdir(parents=True)
-    _hub(data_dir, folder / config, task)
-    lines = [f"- config_name: {config}", "  data_files:"]
-    for split in hub.splits:
-        lines += [f"  - split: {split}", f"    path: {config}/{split}.parquet"]
-    readme = "---\nconfigs:\n" + "\n".join(lines) + "\n---\n"
-    (folder / "README.md").write_text(readme)
-    for split in hub.splits:
-        got = loaders.load_hub(definition, task, split, None, path=str(folder))
-        assert got == _docs(data_dir, task, split)
+def test_a_split_out_of_several_files_and_as_json_lines(data_dir: Path, tmp_path: Path) -> None:
+    definition = load("gsm8k")
+    docs = _docs(data_dir, "gsm8k")
+    (tmp_path / "main").mkdir()
+    for k, part in enumerate((docs[:700], docs[700:])):
+        pl.DataFrame(part).write_parquet(tmp_path / f"main/test-0000{k}-of-00002.parquet")
+    assert loaders.load_hub(definition, "gsm8k", "test", tmp_path) == docs
+    kobest = load("kobest")
+    rows = _docs(data_dir, "kobest_copa")
+    (tmp_path / "copa").mkdir()
+    lines = "".join(
+        json.dumps({**r, "idx": i}, ensure_ascii=False) + "\n" for i, r in enumerate(rows)
+    )
+    (tmp_path / "copa/test.jsonl").write_text(lines, "utf-8")
+    assert loaders.load_hub(kobest, "kobest_copa", "test", tmp_path) == rows
 
 
-def test_an_unpinned_hub_data_set_is_refused() -> None:
-    with pytest.raises(UserError, match="revision: is missing"):
-        loaders.load_hub(load("gsm8k"), "gsm8k", "test", None)
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"question": "q"}], "row 1 has no 'answer'"),
+        ([{"question": "q", "answer": "a"}, {"question": None, "answer": "a"}], "row 2 has no 'qu"),
+    ],
+)
+def test_another_data_set_is_refused(rows: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        loaders.documents_of_rows(load("gsm8k"), "gsm8k", rows)
+
+
+def test_no_file_and_no_split(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no file main/test-\*\.parquet"):
+        loaders.load_hub(load("gsm8k"), "gsm8k", "test", tmp_path)
+    with pytest.raises(UserError, match="no files of its split 'validation'"):
+        loaders.load_hub(load("gsm8k"), "gsm8k", "validation", tmp_path)
+
+
+def test_what_a_benchmark_needs_of_the_hub() -> None:
+    assert load("gsm8k").hub_sources() == (
+        "openai/gsm8k",
+        ["main/test-*.parquet", "main/train-*.parquet"],
+    )
+    assert load("humaneval").hub_sources()[1] == ["openai_humaneval/test-*.parquet"]
+    assert len(load("mmlu").hub_sources()[1]) == 2 * 57
+    assert load("kobest").hub_sources(["kobest_wic"])[1] == ["wic/test.jsonl", "wic/train.jsonl"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import multiprocessing
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def test_pin_then_load(config: Path, hub: server.Hub, checkpoint, tmp_path: Path
     settings = pinned(config)
     table = revisions.read(config.parent / revisions.NAME)
     entry = table["models"][MODEL]
-    assert entry.revision == COMMIT and entry.license == "apache-2.0"
+    assert entry.revision == COMMIT and entry.license == "Apache-2.0"
     assert set(entry.files) == set(checkpoint) - {"README.md"}
     # The weights' hash stands in the listing: nothing large is fetched to be pinned.
     assert not any(p.startswith("/cdn/") for _, p, _ in hub.asked)
@@ -168,6 +169,62 @@ def test_a_file_that_was_not_what_was_pinned_is_not_kept(
     with pytest.raises(UserError, match="not the file that was pinned"):
         make(settings, tmp_path / "out")
     assert make(settings, tmp_path / "out")["layers"] == 3
+
+
+def test_a_wrong_pin_deletes_nothing_of_a_shared_cache(
+    config: Path, hub: server.Hub, tmp_path: Path
+) -> None:
+    settings = pinned(config)
+    make(settings, tmp_path / "a")
+    blobs = sorted((tmp_path / "cache").rglob("blobs/*"))
+    model = model_of(settings)
+    assert blobs and model.files
+    wrong = {p: f.model_copy(update={"sha256": "0" * 64}) for p, f in model.files.items()}
+    spoilt = model.model_copy(update={"files": wrong})
+    with pytest.raises(UserError, match="not the file that was pinned"):
+        make_checkpoint.make("tiny", spoilt, tmp_path / "b", hub=settings.hub)
+    assert sorted((tmp_path / "cache").rglob("blobs/*")) == blobs
+    # A blob that is not what it is called is nobody's, and goes.
+    weights = next(b for b in blobs if b.stat().st_size == model.files[WEIGHTS].size)
+    weights.chmod(0o644)
+    weights.write_bytes(b"x" * model.files[WEIGHTS].size)
+    with pytest.raises(UserError, match="not the file that was pinned"):
+        make(settings, tmp_path / "c")
+    assert not weights.exists()
+    assert make(settings, tmp_path / "c")["layers"] == 3
+
+
+def test_a_full_disk_is_one_clear_line(
+    config: Path, hub: server.Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = pinned(config)
+    into = tmp_path / "into"
+    into.mkdir()
+
+    def full(self: Path, *args: object, **more: object) -> object:
+        if self.is_relative_to(into):
+            raise OSError(errno.ENOSPC, "No space left on device", str(self))
+        return open(self, *args, **more)  # type: ignore[call-overload]  # noqa: PTH123
+
+    wanted = Repository("models", MODEL, COMMIT, model_of(settings).files)
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(UserError, match=r"No space left on device.*free disk"):
+        fetch.fetch(wanted, into, settings.hub)
+
+
+def test_another_study_s_pin_is_not_replaced_silently(config: Path, hub: server.Hub) -> None:
+    pinned(config)
+    path = config.parent / revisions.NAME
+    before = path.read_bytes()
+    text = config.read_text("utf-8")
+    other = config.with_name("other.yaml")
+    other.write_text(text.replace(f"repo: {MODEL}", f"repo: {MODEL}, revision: {OTHER}"), "utf-8")
+    hub.repos[f"models/{MODEL}"].commit = OTHER
+    with pytest.raises(UserError, match=r"models\.tiny names f{8}.*--lock.*--update"):
+        pinned(other)
+    assert path.read_bytes() == before
+    assert model_of(pinned(other, update=True)).revision == OTHER
+    assert revisions.read(path)["models"][MODEL].revision == OTHER
 
 
 def test_gated_with_a_token(

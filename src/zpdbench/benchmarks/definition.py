@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -29,11 +29,13 @@ class _Part(BaseModel):
 
 
 class Hub(_Part):
-    """A data set of the Hugging Face hub; `{task}` in `config` stands for the task's name."""
+    """A data set of the Hugging Face hub: split -> its files, as a path in `repo`.
+
+    `*` in a path stays within its folder, `{task}` stands for the task's name.
+    """
 
     repo: str
-    config: str | None = None
-    splits: dict[str, str]
+    files: dict[str, str]
 
 
 class Task(_Part):
@@ -133,6 +135,38 @@ class Definition(_Part):
             if task.fields and set(task.fields) == set(doc) - {"id", "task"}:
                 return name
         raise UserError(f"no task of {self.name} has the fields {', '.join(sorted(doc))}")
+
+    def hub_files(self, task: str, split: str) -> tuple[str, str]:
+        """(repository, pattern of paths in it) of one split of a task on the hub.
+
+        Raises:
+            UserError: it is not said where that split is.
+        """
+        hub = self.task(task).hub
+        if hub is None or split not in hub.files:
+            raise UserError(
+                f"{self.name} names no files of its split {split!r} on the hub",
+                fix="use source: files, or add hub: { repo: ..., files: ... } to the definition",
+            )
+        return hub.repo, hub.files[split].replace("{task}", task)
+
+    def hub_sources(self, tasks: Sequence[str] | None = None) -> tuple[str, list[str]]:
+        """(repository, sorted patterns) of all that these tasks, or all, may be asked with.
+
+        The shots' split is among them, however many shots are asked.
+
+        Raises:
+            UserError: not on the hub, or in more than one repository.
+        """
+        splits = ["test"] if self.fewshot == "none" else ["test", self.fewshot_split]
+        found = [self.hub_files(t, s) for t in tasks or list(self.tasks) for s in splits]
+        repos = sorted({repo for repo, _ in found})
+        if len(repos) != 1:
+            raise UserError(
+                f"{self.name}: its tasks are in {len(repos)} repositories of the hub",
+                fix="make it a benchmark a repository",
+            )
+        return repos[0], sorted({pattern for _, pattern in found})
 
     def group_of(self, task: str) -> str:
         """The group that a task is in (MMLU's `stem`, say), else ``""``."""

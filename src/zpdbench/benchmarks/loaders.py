@@ -324,10 +324,20 @@ def documents_of_rows(
     """Rows of the hub's data set as the documents that the authors' file gives.
 
     Columns that the templates do not know are dropped, labels become plain integers.
+
+    Raises:
+        UserError: a column that is needed is not there, or a row has nothing in it.
     """
     known = definition.task(task).fields or _HUB_FIELDS.get(definition.name)
     docs = []
-    for row in rows:
+    for number, row in enumerate(rows, 1):
+        for key in known or row:
+            if row.get(key) is None:
+                raise UserError(
+                    f"row {number} has no {key!r}",
+                    where=f"{definition.name} {task}",
+                    fix="is this the benchmark's own data set? Or use source: files",
+                )
         doc = {k: row[k] for k in (known or row)}
         if definition.name == "mmlu":
             doc["subject"] = row.get("subject") or task
@@ -342,42 +352,38 @@ _HUB_FIELDS = {
 }
 
 
-def load_hub(
-    definition: Definition, task: str, split: str, revision: str | None, *, path: str | None = None
-) -> list[Doc]:
-    """One split of a task through `datasets`, at a pinned revision.
+def load_hub(definition: Definition, task: str, split: str, folder: Path) -> list[Doc]:
+    """One split of a task out of a folder that holds its repository's files.
 
     Args:
         split: `test`, or the few-shot split.
-        revision: the data set's commit (40 hex digits).
-        path: a local folder or Parquet-backed repository instead of the hub's.
+        folder: with the files where they are in the repository: Parquet or JSON lines.
 
     Raises:
-        UserError: no revision, no `datasets`, no such data set or split.
+        UserError: no such file there, or none that can be read.
     """
-    hub = definition.task(task).hub
-    if hub is None or split not in hub.splits:
-        raise UserError(f"{definition.name} has no split {split!r} on the hub")
-    if revision is None and path is None:
+    _, pattern = definition.hub_files(task, split)
+    paths = sorted(folder.glob(pattern))
+    if not paths:
         raise UserError(
-            f"benchmarks.{definition.name}.revision: is missing",
-            fix=f"pin the commit of {hub.repo} (40 hex digits)",
+            f"no file {pattern}",
+            where=f"{definition.name} {task}",
+            fix="`zpdbench pin`, which looks up its files, or source: files",
         )
-    try:
-        import datasets
-    except ImportError as error:
-        raise UserError(
-            "the package datasets is not installed", fix="pip install datasets, or source: files"
-        ) from error
-    config = hub.config.replace("{task}", task) if hub.config else None
-    try:
-        rows = datasets.load_dataset(
-            path or hub.repo, config, split=hub.splits[split], revision=revision
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"cannot be loaded: {str(error).splitlines()[0][:200]}",
-            where=f"{path or hub.repo} {config or ''}".strip(),
-            fix="check the network and HF_HUB_OFFLINE, or use source: files",
-        ) from error
+    rows = [row for path in paths for row in _hub_rows(path)]
     return documents_of_rows(definition, task, rows)
+
+
+def _hub_rows(path: Path) -> list[Doc]:
+    if path.suffix != ".parquet":
+        return [row for _, row in read_jsonl(path)]
+    import polars as pl
+
+    try:
+        return pl.read_parquet(path).to_dicts()
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise UserError(
+            f"no readable Parquet file ({error.__class__.__name__})",
+            where=str(path),
+            fix="is this the benchmark's own data set? Or use source: files",
+        ) from error

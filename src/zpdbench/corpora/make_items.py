@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from zpdbench import study as studies
 from zpdbench.benchmarks import Definition, items, load, loaders
 from zpdbench.benchmarks.loaders import Docs
 from zpdbench.errors import UserError
+from zpdbench.hub import fetch
+from zpdbench.hub.fetch import Repository
 
 
 def main(args: argparse.Namespace) -> None:
@@ -103,17 +108,34 @@ def _documents(
         return dict(sorted(docs.items())), {}
     tasks = section.tasks or list(definition.tasks)
     if section.source == "hub":
-        revision = section.revision
+        with _from_hub(study, benchmark, definition, tasks) as folder:
 
-        def fetch(wanted: str) -> Docs:
-            return {t: loaders.load_hub(definition, t, wanted, revision) for t in tasks}
+            def read(wanted: str) -> Docs:
+                return {t: loaders.load_hub(definition, t, wanted, folder) for t in tasks}
 
-        return fetch("test"), fetch(split) if with_pool else {}
+            return read("test"), read(split) if with_pool else {}
     root = Path(study.data_folder)
     return (
         _read(definition, tasks, root, "test"),
         _read(definition, tasks, root, split) if with_pool else {},
     )
+
+
+@contextmanager
+def _from_hub(
+    study: studies.Study, benchmark: str, definition: Definition, tasks: list[str]
+) -> Iterator[Path]:
+    """A folder with a benchmark's pinned files, as its repository has them, for the block only.
+
+    Raises:
+        UserError: not pinned, not to be had, or not what was pinned.
+    """
+    section = study.benchmarks[benchmark]
+    repo, _ = definition.hub_sources(tasks)
+    wanted = Repository("datasets", repo, section.revision, section.files)
+    with tempfile.TemporaryDirectory(prefix="zpdbench-") as name:
+        fetch.fetch(wanted, Path(name), study.hub)
+        yield Path(name)
 
 
 def _read(definition: Definition, tasks: list[str], root: Path, split: str) -> Docs:

@@ -13,6 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from zpdbench import devices
 from zpdbench.engines import Adapter, Answer, Request, Settings, Tag, engine_version
 from zpdbench.engines.tokens import Tokens
 from zpdbench.errors import UserError
@@ -41,7 +42,7 @@ class TransformersEngine:
         self.settings = settings
         self.tokens = Tokens(checkpoint)
         self._batch = int(settings.options.get("batch_size", BATCH))
-        self._device = settings.options.get("device") or _device()
+        self._device = settings.options.get("device") or devices.find(True)
         try:
             model: Any = AutoModelForCausalLM.from_pretrained(
                 checkpoint, dtype=getattr(torch, settings.dtype), local_files_only=True
@@ -205,14 +206,6 @@ def _batches(group: Iterable[Any], size: int) -> Iterator[list[Any]]:
             batch = []
     if batch:
         yield batch
-
-
-def _device() -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _generator(request: Request) -> Any:

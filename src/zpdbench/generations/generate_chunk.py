@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zpdbench import files, grid
+from zpdbench import devices, files, grid, resources
 from zpdbench import study as studies
 from zpdbench.engines import Adapter, Answer, Engine, Request, Settings, engine_version, open_engine
 from zpdbench.engines.adapters import checkpoint_shapes, read_adapter
@@ -45,7 +45,7 @@ CANARY_ITEMS = 8
 
 def main(args: argparse.Namespace) -> None:
     """Write `args.out`: every answer of chunk `args.chunk` of model `args.model`."""
-    study = studies.load(args.study)
+    study = studies.resolve(studies.load(args.study))
     members = study.chunks.get((args.model, args.chunk))
     if members is None:
         known = ", ".join(sorted({c for m, c in study.chunks if m == args.model}))
@@ -221,6 +221,8 @@ class Job:
             return self.section.server.model_dump()
         if self.section.engine == "vllm" and not self.adapters:
             return {"lora": False}
+        if self.section.engine == "transformers":
+            return {"device": devices.find(resources.gpus(self.study, self.model) > 0)}
         return {}
 
     def _cells(self, run: grid.Run) -> Iterator[Cell]:

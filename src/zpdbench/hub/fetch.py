@@ -7,6 +7,7 @@ renames let any number of jobs share it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from zpdbench import revisions
+from zpdbench import files, revisions
 from zpdbench.errors import UserError
 from zpdbench.hub import faults
 from zpdbench.revisions import Kind
@@ -76,16 +77,32 @@ def fetch(wanted: Repository, into: Path, hub: Hub) -> list[Path]:
         if local is not None and local.is_file():
             _copy(local, target, what, wanted)
         else:
-            cached = _from_hub(wanted, path, what, hub)
+            cached, is_new = _from_hub(wanted, path, what, hub)
             try:
                 _copy(cached, target, what, wanted)
             except UserError:
-                # Not to be found again by the next try, nor by anybody else.
-                cached.resolve().unlink(missing_ok=True)
-                cached.unlink(missing_ok=True)
+                # Not to be found again by the next try, nor by anybody else. But the cache is
+                # shared: what is what its name says stays, it may be right and the pin wrong.
+                if is_new or not _is_what_it_is_called(cached.resolve()):
+                    cached.resolve().unlink(missing_ok=True)
+                    cached.unlink(missing_ok=True)
                 raise
         made.append(target)
     return made
+
+
+def _is_what_it_is_called(blob: Path) -> bool:
+    """Whether a blob of the cache has the hash that is its name: Git LFS's, or Git's own."""
+    name = blob.name
+    if len(name) == 64:
+        return files.sha256_file(blob) == name
+    if len(name) != 40:
+        return False
+    with blob.open("rb") as read:
+        digest = hashlib.sha1(b"blob %d\0" % blob.stat().st_size, usedforsecurity=False)
+        while block := read.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest() == name
 
 
 def _check_room(wanted: Repository, into: Path) -> None:
@@ -103,13 +120,23 @@ def _check_room(wanted: Repository, into: Path) -> None:
 def _copy(source: Path, target: Path, what: HubFile, wanted: Repository) -> None:
     """Copy and hash in one pass, so that the bytes that were checked are the bytes that stay."""
     digest, size = hashlib.sha256(), 0
-    with source.open("rb") as read, target.open("wb") as write:
-        while block := read.read(_BLOCK):
-            size += len(block)
-            if size > what.size:
-                break
-            digest.update(block)
-            write.write(block)
+    try:
+        with source.open("rb") as read, target.open("wb") as write:
+            while block := read.read(_BLOCK):
+                size += len(block)
+                if size > what.size:
+                    break
+                digest.update(block)
+                write.write(block)
+    except OSError as error:
+        target.unlink(missing_ok=True)
+        raise UserError(
+            f"{source.name} cannot be copied ({error.strerror or error})",
+            where=str(error.filename or target),
+            fix="free disk, or set results: to a folder with more"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT)
+            else "make the file readable and the folder writable",
+        ) from error
     if size != what.size or digest.hexdigest() != what.sha256:
         target.unlink()
         raise UserError(
@@ -119,11 +146,11 @@ def _copy(source: Path, target: Path, what: HubFile, wanted: Repository) -> None
         )
 
 
-def _from_hub(wanted: Repository, path: str, what: HubFile, hub: Hub) -> Path:
-    """One file in the hub's cache, fetched if it is not there; its bytes are not checked yet."""
+def _from_hub(wanted: Repository, path: str, what: HubFile, hub: Hub) -> tuple[Path, bool]:
+    """(one file in the hub's cache, whether it was fetched just now); bytes are not checked yet."""
     quiet()
-    from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
-    from huggingface_hub.file_download import get_hf_file_metadata
+    from huggingface_hub import constants, hf_hub_download, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.file_download import get_hf_file_metadata, repo_folder_name
 
     cache = None if hub.cache is None else Path(hub.cache).expanduser()
     kind = _TYPES[wanted.kind]
@@ -131,7 +158,7 @@ def _from_hub(wanted: Repository, path: str, what: HubFile, hub: Hub) -> Path:
         wanted.repo, path, cache_dir=cache, revision=wanted.revision, repo_type=kind
     )
     if isinstance(found, str):
-        return Path(found)
+        return Path(found), False
     try:
         url = hf_hub_url(
             wanted.repo, path, repo_type=kind, revision=wanted.revision, endpoint=hub.endpoint
@@ -151,17 +178,20 @@ def _from_hub(wanted: Repository, path: str, what: HubFile, hub: Hub) -> Path:
                 where=wanted.where,
                 fix="a changed file is no accident: find out why before `zpdbench pin --update`",
             )
-        return Path(
-            hf_hub_download(
-                wanted.repo,
-                path,
-                repo_type=kind,
-                revision=wanted.revision,
-                cache_dir=cache,
-                endpoint=hub.endpoint,
-                token=token(hub),
-            )
+        folder = Path(cache or constants.HF_HUB_CACHE) / repo_folder_name(
+            repo_id=wanted.repo, repo_type=kind
         )
+        was_there = (folder / "blobs" / str(facts.etag)).exists()
+        got = hf_hub_download(
+            wanted.repo,
+            path,
+            repo_type=kind,
+            revision=wanted.revision,
+            cache_dir=cache,
+            endpoint=hub.endpoint,
+            token=token(hub),
+        )
+        return Path(got), not was_there
     except UserError:
         raise
     except (

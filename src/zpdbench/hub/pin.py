@@ -22,6 +22,14 @@ _REST = (
     "tokenizer.model", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "merges.txt", "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
+# The hub's names of licences are SPDX's in lower case; these are SPDX's.
+_SPDX = {
+    name.lower(): name
+    for name in (
+        "Apache-2.0", "MIT", "BSD-3-Clause", "CC0-1.0", "CC-BY-4.0", "CC-BY-SA-4.0",
+        "CC-BY-NC-4.0", "CC-BY-NC-SA-4.0", "GPL-3.0", "AGPL-3.0", "ODC-By-1.0",
+    )
+}  # fmt: skip
 _SECOND_COPY = "consolidated*"
 # A text file larger than this is no tokenizer; it is not fetched to be hashed.
 _LARGEST_SMALL_FILE = 64 << 20
@@ -30,30 +38,46 @@ _LARGEST_SMALL_FILE = 64 << 20
 def main(args: argparse.Namespace) -> None:
     """Pin all that a configuration takes from the hub; entries of others stay as they are."""
     quiet()
-    settings = study.load(*args.configfile)
+    # What the configuration itself says; not what the table fills in.
+    settings = study.load(*args.configfile, pins=False)
     path = Path(args.lock) if args.lock else Path(args.configfile[-1]).parent / revisions.NAME
     table = revisions.read(path)
-    wanted = settings.hub_sources
-    if not wanted:
+    if not settings.hub_sources:
         print("nothing in this configuration is taken from the hub", file=sys.stderr)
-        return
-    for kind, _, spec in wanted:
-        assert spec.repo is not None
-        known = table[kind].get(spec.repo, Pin())
-        revision = None if args.update else (spec.revision or known.revision)
-        patterns = [*_WEIGHTS, *_REST] if kind == "models" else [str(getattr(spec, "path", ""))]
-        if not args.update and spec.files and known.revision == spec.revision:
-            print(f"{spec.repo}: is pinned", file=sys.stderr)
+    for wanted in settings.hub_sources:
+        known = table[wanted.kind].get(wanted.repo, Pin())
+        revision = wanted.revision or (None if args.update else known.revision)
+        _check_free(wanted, known, path, update=args.update)
+        complete = wanted.files or (known.revision == revision and known.covers(wanted.patterns))
+        if complete and not (args.update and wanted.revision is None):
+            print(f"{wanted.repo}: is pinned", file=sys.stderr)
             continue
-        pin = look_up(kind, spec.repo, revision, patterns, settings.hub, known)
-        table[kind][spec.repo] = pin
+        pin = look_up(wanted.kind, wanted.repo, revision, wanted.patterns, settings.hub, known)
+        table[wanted.kind][wanted.repo] = pin
         # After each, so that what was looked up is kept when a later one fails.
         revisions.write(path, table)
         size = sum(size for _, size in pin.files.values())
         print(
-            f"{spec.repo}: {pin.revision}, {len(pin.files)} files, {size / 1e9:.2f} GB",
+            f"{wanted.repo}: {pin.revision}, {len(pin.files)} files, {size / 1e9:.2f} GB",
             file=sys.stderr,
         )
+
+
+def _check_free(wanted: study.HubSource, known: Pin, path: Path, *, update: bool) -> None:
+    """Check that pinning takes no entry away from a study that goes by another commit.
+
+    Raises:
+        UserError: the table names another commit than the configuration.
+    """
+    if update or None in (known.revision, wanted.revision) or known.revision == wanted.revision:
+        return
+    raise UserError(
+        f"{wanted.repo} is pinned to {str(known.revision)[:8]}, {wanted.section}.{wanted.name} "
+        f"names {str(wanted.revision)[:8]}",
+        where=str(path),
+        fix="give this study a table of its own (--lock, a folder of its own), or replace the "
+        "entry for all studies with --update",
+    )
 
 
 def look_up(
@@ -70,7 +94,7 @@ def look_up(
 
     Args:
         revision: the commit; None: the newest of the main branch.
-        patterns: which files; of a data set one pattern, added to what `known` has.
+        patterns: which files of a data set, added to what `known` has; a model is taken whole.
 
     Raises:
         UserError: not there, not allowed, a damaged listing, or nothing that may be loaded.
@@ -89,7 +113,7 @@ def look_up(
         if info.sha != revision:
             raise UserError(f"the hub answers with commit {str(info.sha)[:40]!r}", where=repo)
         listed = list(api.list_repo_tree(repo, repo_type=type_, revision=revision, recursive=True))
-        chosen = _choose(repo, listed, patterns)
+        chosen = _choose(repo, listed, patterns or (*_WEIGHTS, *_REST))
         found: dict[str, tuple[str, int]] = {}
         with tempfile.TemporaryDirectory(prefix="zpdbench-pin-") as folder:
             for entry in chosen:
@@ -113,16 +137,21 @@ def look_up(
         raise
     except Exception as error:  # see fetch.py
         raise faults.explain(error, kind, repo, revision) from error
+    looked_for = set(patterns)
     if known is not None and known.revision == revision:
         _agree(repo, known, found)
         found = {**known.files, **found}
+        looked_for |= set(known.patterns)
     card = getattr(info, "card_data", None)
-    license_ = getattr(card, "license", None) if card is not None else None
-    return Pin(revision, found, seen, license_ if isinstance(license_, str) else _license(known))
+    stated = _license(getattr(card, "license", None)) or (known.license if known else None)
+    return Pin(revision, found, seen, stated, tuple(sorted(looked_for)))
 
 
-def _license(known: Pin | None) -> str | None:
-    return known.license if known is not None else None
+def _license(stated: Any) -> str | None:
+    """A card's licence: a text, or a list of one or more."""
+    names = stated if isinstance(stated, list) else [stated]
+    said = [_SPDX.get(name.lower(), name) for name in names if isinstance(name, str)]
+    return " AND ".join(said) or None
 
 
 def _choose(repo: str, listed: Sequence[Any], patterns: Sequence[str]) -> list[Any]:
@@ -145,9 +174,10 @@ def _choose(repo: str, listed: Sequence[Any], patterns: Sequence[str]) -> list[A
             where=repo,
             fix="take another repository, or convert it where that is safe and use source: local",
         )
-    if not chosen:
-        some = ", ".join(sorted(e.path for e in entries)[:5])
-        raise UserError(f"has no file {patterns[0]}", where=repo, fix=f"it has {some}, ...")
+    for pattern in () if weights else patterns:
+        if not any(revisions.matches(e.path, pattern) for e in chosen):
+            some = ", ".join(sorted(e.path for e in entries)[:5])
+            raise UserError(f"has no file {pattern}", where=repo, fix=f"it has {some}, ...")
     return sorted(chosen, key=lambda e: str(e.path))
 
 
