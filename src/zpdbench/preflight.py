@@ -8,7 +8,7 @@ from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 
-from zpdbench.adapters import state
+from zpdbench import files
 from zpdbench.checkpoints import folders
 from zpdbench.corpora import make_items, sources
 from zpdbench.errors import UserError
@@ -94,23 +94,23 @@ def check_machine(study: Study) -> None:
         if isinstance(model, LocalModel) and Path(model.path).expanduser().is_dir():
             folders.check(Path(model.path).expanduser())
         _check_cache(study, name)
-    for name, source in study.corpus.sources.items():
-        if source.path is None or source.repo is not None:
+    for name, own in study.corpus.sources.items():
+        if own.path is None or own.repo is not None:
             continue
         folder = study.data_folder
-        paths = sorted(folder.glob(source.path)) if "*" in source.path else [folder / source.path]
+        paths = sorted(folder.glob(own.path)) if "*" in own.path else [folder / own.path]
         if not paths or not paths[0].is_file():
             raise UserError(
-                f"no file {source.path} below {folder}",
+                f"no file {own.path} below {folder}",
                 where=f"corpus.sources.{name}",
                 fix="correct path: or data_dir:",
             )
         if sum(path.stat().st_size for path in paths) <= READ_AT_START:
-            sources.read(name, source, study.corpus, paths)
+            sources.read(name, own, study.corpus, paths)
     for name, benchmark in study.benchmarks.items():
         if benchmark.source == "files":
             make_items.documents_of(study, name)
-    _check_writable(state.cache_root())
+    _check_writable(files.cache_folder())
 
 
 def _check_writable(folder: Path) -> None:

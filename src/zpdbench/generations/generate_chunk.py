@@ -222,7 +222,7 @@ class Job:
         if self.section.engine == "vllm" and not self.adapters:
             return {"lora": False}
         if self.section.engine == "transformers":
-            return {"device": devices.find(resources.gpus(self.study, self.model) > 0)}
+            return {"device": devices.find(resources.wants_gpu(self.study, self.model))}
         return {}
 
     def _cells(self, run: grid.Run) -> Iterator[Cell]:
