@@ -43,6 +43,31 @@ def test_chat_template_is_applied_to_messages(models: dict[str, Model]) -> None:
     assert tokens.template() == tiny.CHAT_TEMPLATE
 
 
+CHAT = [
+    {"role": "system", "content": "About maps."},
+    {"role": "user", "content": "1"},
+]
+
+
+def test_a_refused_system_message_is_left_out(models: dict[str, Model]) -> None:
+    """As the harness does; Gemma's and the first Mistral's templates have none."""
+    tokens = Tokens(models["llama"].checkpoint, apply_chat_template=True)
+    tokens.tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'system' %}"
+        "{{ raise_exception('System role not supported') }}{% endif %}"
+        "<{{ m.role }}>{{ m.content }}{% endfor %}"
+    )
+    assert tokens.render("About maps.\n\n1", CHAT) == "<user>1"
+
+
+def test_a_template_that_refuses_everything_is_one_clear_line(models: dict[str, Model]) -> None:
+    tokens = Tokens(models["llama"].checkpoint, apply_chat_template=True)
+    tokens.tokenizer.chat_template = "{{ raise_exception('not\\nthis') }}"
+    with pytest.raises(UserError, match="refuses the messages") as caught:
+        tokens.render("About maps.\n\n1", CHAT)
+    assert "\n" not in str(caught.value)
+
+
 def test_without_chat_template_the_prompt_is_sent_as_it_is(tokens: Tokens) -> None:
     assert tokens.render("hi", [{"role": "user", "content": "ho"}]) == "hi"
     assert tokens.template() == ""

@@ -57,16 +57,33 @@ class Tokens:
     def render(self, prompt: str, messages: Sequence[Mapping[str, str]] = ()) -> str:
         """The text that the model sees: the prompt, or the template over the chat messages.
 
-        Without messages the whole prompt is one user message.
+        Without messages the whole prompt is one user message. Where the template refuses them,
+        system messages are left out (HFLM.apply_chat_template).
+
+        Raises:
+            UserError: the template refuses what is left, too.
         """
         if not self.apply_chat_template:
             return prompt
+        from jinja2.exceptions import TemplateError
+
+        chat = [dict(m) for m in messages] or [{"role": "user", "content": prompt}]
+        try:
+            return self._templated(chat)
+        except TemplateError:
+            chat = [m for m in chat if m["role"] != "system"]
+        try:
+            return self._templated(chat)
+        except TemplateError as error:
+            raise UserError(
+                f"the chat template refuses the messages ({_first_line(error)})",
+                where=str(self.checkpoint),
+                fix="set generations.apply_chat_template: false",
+            ) from error
+
+    def _templated(self, chat: list[dict[str, str]]) -> str:
         return str(
-            self.tokenizer.apply_chat_template(
-                [dict(m) for m in messages] or [{"role": "user", "content": prompt}],
-                tokenize=False,
-                add_generation_prompt=True,
-            )
+            self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         )
 
     def encode(self, text: str) -> list[int]:
