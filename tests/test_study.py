@@ -42,6 +42,24 @@ MISTAKES = [
     ("architecture: qwen2", "architecture: gpt", "architecture: gpt", "'qwen2' or 'llama'"),
     ("[model]", "[seed]", "group_by:", r"must be \[model\]"),
     ("control: random", "control: zpd", "control", "same condition"),
+    (
+        "engine: auto",
+        "engine: openai\n  base_url: http://h/v1\n  #",
+        "base_url:",
+        "'mini-qwen' and 'mini-solar' would be answered by one and the same served model",
+    ),
+    (
+        "engine: auto",
+        "engine: openai\n  base_url: {mini-qwen: http://h/v1}\n  #",
+        "base_url:",
+        "generations.base_url: has none for model 'mini-solar'",
+    ),
+    (
+        "engine: auto",
+        "engine: openai\n  base_url: http://h/v1\n  server: {model: {mini-qwen: a, x: b}}\n  #",
+        "server:",
+        "generations.server.model: has none for model 'mini-solar'",
+    ),
     ("control: random", "control: shuffled", "control:", "no condition 'shuffled'"),
     ("seeds: [0", "seeds: [0, [", "seeds:", "no valid YAML"),
 ]
@@ -119,6 +137,11 @@ def _digests(text: str, tmp_path: Path) -> dict[str, str]:
             "threads: 2\n  group_by: [model]",
             set(),
         ),
+        (
+            "group_by: [model]",
+            "server: {timeout: 9}\n  group_by: [model]",
+            set(),
+        ),
     ],
 )
 def test_a_change_reaches_just_what_depends_on_it(
@@ -155,3 +178,26 @@ def test_the_lock_names_the_engine_that_answers(
     chunk = SimpleNamespace(model="mini-qwen", chunk="all")
     said = study.parse(config).digest("generate_chunk", chunk)
     assert locked.digest("generate_chunk", chunk) == said
+
+
+@pytest.mark.parametrize(
+    ("change", "remade"),
+    [
+        ({"base_url": {"mini-qwen": "http://elsewhere/v1", "mini-solar": "http://b/v1"}}, False),
+        ({"server": {"retries": 1}}, False),
+        ({"server": {"model": {"mini-qwen": "other", "mini-solar": "b"}}}, True),
+    ],
+    ids=["moved", "patience", "another model"],
+)
+def test_what_a_server_is_asked_for_is_in_the_digest(
+    mini: str, change: dict[str, Any], remade: bool
+) -> None:
+    config = yaml.safe_load(mini)
+    urls = {"mini-qwen": "http://a/v1", "mini-solar": "http://b/v1"}
+    before = {**config["generations"], "engine": "openai", "base_url": urls}
+    where = SimpleNamespace(model="mini-qwen", chunk="all")
+    digests = {
+        study.parse({**config, "generations": section}).digest("generate_chunk", where)
+        for section in (before, {**before, **change})
+    }
+    assert len(digests) == 1 + remade

@@ -38,7 +38,10 @@ def portable(study: Study) -> Study:
     """
     value = _strip(study.model_dump(mode="json"))
     value["results"], value["data_dir"] = _RESULTS, None
-    if value["generations"]["base_url"]:
+    url = value["generations"]["base_url"]
+    if isinstance(url, dict):
+        value["generations"]["base_url"] = {m: _PLACEHOLDER_URL + f"/{m}" for m in url}
+    elif url:
         value["generations"]["base_url"] = _PLACEHOLDER_URL
     return parse(value)
 

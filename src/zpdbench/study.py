@@ -286,9 +286,12 @@ class Benchmark(Section):
 
 
 class Server(Section):
-    """How a server is asked (engine openai); changes no answer."""
+    """How a server is asked (engine openai); all but `model` change no answer."""
 
-    model: Annotated[str | None, Field(description="the served base; else the only one")] = None
+    model: Annotated[
+        str | dict[str, str] | None,
+        Field(description="the served base's name, or one a model; else the only one served"),
+    ] = None
     in_flight: Annotated[int, Field(gt=0, le=1024, description="requests at once")] = 32
     requests_per_second: Annotated[float | None, Field(gt=0, description="at most")] = None
     timeout: Annotated[float, Field(gt=0, description="seconds one answer may take")] = 300
@@ -311,7 +314,8 @@ class Generations(Section):
     threads: Positive = 1
     seed: Annotated[int, Field(ge=0)] = 0
     base_url: Annotated[
-        str | None, Field(description="http://HOST:PORT/v1 or unix:/path/to/socket")
+        str | dict[str, str] | None,
+        Field(description="http://HOST:PORT/v1 or unix:/path/to/socket; or one a model"),
     ] = None
     server: Server = Server()
 
@@ -327,6 +331,14 @@ class Generations(Section):
         if (self.engine == "openai") != (self.base_url is not None):
             raise ValueError("base_url: is for engine openai, and only for it")
         return self
+
+    def endpoint(self, model: str) -> tuple[str | None, str | None]:
+        """Address of the server of a model, and the name that it has there (None: not said)."""
+        url, name = self.base_url, self.server.model
+        return (
+            url[model] if isinstance(url, dict) else url,
+            name[model] if isinstance(name, dict) else name,
+        )
 
 
 class Sandbox(Section):
@@ -458,6 +470,25 @@ class Study(Section):
                 "generations.engine: a server that is given adapters cannot serve the runs of "
                 "training.method full; take vllm or transformers"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _an_endpoint_a_model(self) -> Self:
+        section = self.generations
+        if section.engine != "openai":
+            return self
+        for key, given in (("base_url", section.base_url), ("server.model", section.server.model)):
+            for name in sorted(set(given) ^ set(self.models)) if isinstance(given, dict) else ():
+                wrong = f"has none for model {name!r}" if name in self.models else f"no {name!r}"
+                raise ValueError(f"generations.{key}: {wrong}; give one for each under models")
+        seen: dict[tuple[str | None, str | None], str] = {}
+        for name in self.models:
+            other = seen.setdefault(section.endpoint(name), name)
+            if other != name:
+                raise ValueError(
+                    f"generations.base_url: {other!r} and {name!r} would be answered by one and "
+                    f"the same served model; give each an address: {{{other}: URL, {name}: URL}}"
+                )
         return self
 
     # -- the grid -------------------------------------------------------------------------------
@@ -651,6 +682,8 @@ def _chunk_keys(study: Study, wildcards: Any) -> Any:
         mode="json",
         exclude={"threads", "group_by", "adapters_in_flight", "kv_cache_gib", "base_url", "server"},
     )
+    if study.generations.engine == "openai":
+        generations["served"] = study.generations.endpoint(wildcards.model)[1]
     return [[list(r) for r in members], benchmarks, generations, study.served_steps]
 
 

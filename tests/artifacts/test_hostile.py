@@ -197,7 +197,12 @@ def test_checkpoint_that_brings_code(folder: Path, tmp_path: Path) -> None:
         {"data_dir": "/etc"},
         {"models": {"small": {"source": "local", "path": "/etc"}}},
         {"models": {"small": {"source": "local", "path": "../../etc"}}},
-        {"generations": {"engine": "openai", "base_url": "http://evil.example/v1"}},
+        {
+            "generations": {
+                "engine": "openai",
+                "base_url": {m: f"http://{m}.evil.example/v1" for m in ("small", "large")},
+            }
+        },
     ],
 )
 def test_configuration_that_points_outside(folder: Path, tmp_path: Path, change: dict) -> None:

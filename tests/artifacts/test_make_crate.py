@@ -210,7 +210,10 @@ def test_a_private_configuration_becomes_portable() -> None:
             "small": {"source": "local", "path": "/home/someone/models/small"},
             "large": CONFIG["models"]["large"],
         },
-        "generations": {"engine": "openai", "base_url": "http://user:pass@10.0.0.1/v1"},
+        "generations": {
+            "engine": "openai",
+            "base_url": {m: f"http://user:pass@10.0.0.1/{m}/v1" for m in ("small", "large")},
+        },
     }
     text = study.lock_text(records.portable(study.parse(value)))
     assert "someone" not in text and "10.0.0.1" not in text and "path: small" in text

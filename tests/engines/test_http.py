@@ -42,6 +42,11 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
+        if "Drip" in headers:
+            for at in range(len(content)):
+                time.sleep(0.05)
+                self.wfile.write(content[at : at + 1])
+            return
         self.wfile.write(content)
 
     do_GET = do_POST = answer  # noqa: N815
@@ -122,6 +127,15 @@ def test_a_server_that_hangs_is_one_clear_line(url: str) -> None:
     Handler.script = [1.0, 1.0]
     with pytest.raises(UserError, match=r"no answer within 0\.1 s"):
         client(url, retries=1, timeout=0.1)[0].call("POST", "/x", {})
+
+
+def test_a_server_that_drips_is_one_clear_line(url: str) -> None:
+    """Each byte comes in time; the answer does not."""
+    Handler.script = [(200, {"Drip": "1"}, b"[1]" + b" " * 100)]
+    begun = time.monotonic()
+    with pytest.raises(UserError, match=r"no answer within 0\.5 s"):
+        client(url, retries=0, timeout=0.5)[0].call("POST", "/completions", {})
+    assert time.monotonic() - begun < 4
 
 
 def test_an_answer_that_is_no_json_is_one_clear_line(url: str) -> None:

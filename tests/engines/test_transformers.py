@@ -9,6 +9,7 @@ import pytest
 from tests.engines.conftest import ARCHITECTURES, Model, mixed_requests
 from tests.engines.test_vllm import TOLERANCE, reference
 from zpdbench.engines import Request, Settings, open_engine
+from zpdbench.engines.transformers_engine import _passes
 from zpdbench.errors import UserError
 
 
@@ -30,7 +31,19 @@ def test_batched_answers_equal_single_ones(models: dict[str, Model], architectur
             assert answers[tag].text == expected[tag].text
             assert answers[tag].finish_reason == expected[tag].finish_reason
     assert engine.metrics()["requests"] == len(requests)
+    assert engine.metrics()["tokens_per_second"] > 0
+    # Another torch or device gives other last digits, so it is another engine.
+    assert engine.name.split()[::2] == ["transformers", "torch", engine.name.split()[-1]]
     engine.close()
+
+
+def test_choices_that_end_differently_share_a_pass() -> None:
+    asked = [Request((1, 2), choices=((5,), (6,), (7, 8), (7, 9))), Request((3,), choices=((5,),))]
+    assert list(_passes(asked)) == [
+        ((1, 2), 0, 0, [0, 1]),
+        ((1, 2, 7), 1, 0, [2, 3]),
+        ((3,), 0, 1, [0]),
+    ]
 
 
 def test_samples_follow_their_seeds(models: dict[str, Model]) -> None:

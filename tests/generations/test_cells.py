@@ -53,6 +53,7 @@ def rows(text: str = "t") -> list[dict[str, Any]]:
         {"items": ["1"]},
         {"sampling": {"temperature": 0.8, "top_p": 1.0, "seed": 0}},
         {"sample": 1},
+        {"served": "other"},
     ],
 )
 def test_whatever_changes_an_answer_changes_the_key(change: dict[str, Any]) -> None:

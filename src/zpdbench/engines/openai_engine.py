@@ -10,19 +10,23 @@ name.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zpdbench.engines import Adapter, Answer, Request, Settings, Tag
+from zpdbench import files
+from zpdbench.engines import Adapter, Answer, Request, Settings, Tag, rates
 from zpdbench.engines.choices import paths, sums
 from zpdbench.engines.http import Client, RefusedError
 from zpdbench.engines.tokens import Tokens
 from zpdbench.errors import UserError
 
+_REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 # `zpdbench.engines.forced.KEY`, which cannot be imported without vLLM.
 FORCED_KEY = "zpdbench_forced"
 SERVER = (
@@ -40,9 +44,48 @@ def server_version(settings: Settings) -> str:
     """
     client = _client(settings)
     try:
-        return f"openai:{_version(client) or _base_model(client, settings)[0]}"
+        return f"openai:{_version(client) or _base_model(client, settings).name}"
     finally:
         client.close()
+
+
+def served_model(checkpoint: Path, settings: Settings) -> tuple[str, bool]:
+    """The served base's name, and whether it is known to be the checkpoint's.
+
+    vLLM tells where it has the model from. A folder that is on this machine too is compared by
+    content, a repository's name with the checkpoint's; anything else cannot be compared.
+
+    Raises:
+        UserError: it is another model, or the server does not answer.
+    """
+    client = _client(settings)
+    try:
+        served = _base_model(client, settings)
+    finally:
+        client.close()
+    same = _same_model(served.root, checkpoint)
+    if same is False:
+        raise UserError(
+            f"serves {served.root} as {served.name!r}, which is not {checkpoint}",
+            where=settings.base_url or "",
+            fix=f"start the server with --model {checkpoint}",
+        )
+    return served.name, bool(same)
+
+
+def _same_model(root: str, checkpoint: Path) -> bool | None:
+    """Whether what a server names as its model is the checkpoint; None if that cannot be told."""
+    folder = Path(root)
+    if root and folder.is_dir():
+        if folder.resolve() == checkpoint.resolve():
+            return True
+        weights = {p.name: files.sha256_file(p) for p in folder.glob("*.safetensors")}
+        own = {p.name: files.sha256_file(p) for p in checkpoint.glob("*.safetensors")}
+        return weights == own if weights else None
+    origin = str(files.read_manifest(checkpoint).get("origin", "")).partition("@")[0]
+    if _REPOSITORY.fullmatch(root) and _REPOSITORY.fullmatch(origin):
+        return root == origin
+    return None
 
 
 class OpenAIEngine:
@@ -60,7 +103,8 @@ class OpenAIEngine:
         self._client = _client(settings)
         version = _version(self._client)
         self._is_vllm = version is not None and not settings.options.get("plain")
-        self.model, length = _base_model(self._client, settings)
+        served = _base_model(self._client, settings)
+        self.model, length = served.name, served.length
         self.name = f"openai:{version or self.model}"
         if length is not None and length < settings.max_model_len:
             raise UserError(
@@ -75,29 +119,41 @@ class OpenAIEngine:
         self._seconds = {"load": time.monotonic() - started, "answer": 0.0}
 
     def ask(self, requests: Iterable[tuple[Tag, Request]]) -> Iterator[tuple[Tag, Answer]]:
-        """See `Engine.ask`."""
+        """See `Engine.ask`; after a failure, what else was under way is answered first."""
         source = iter(requests)
         held: tuple[Any, Request] | None = None
         users: dict[str, int] = {}
         running: dict[Future[Answer], tuple[Any, Request]] = {}
+        failure: UserError | None = None
         before = time.monotonic()
         pool = ThreadPoolExecutor(self._in_flight)
         try:
             while True:
-                while len(running) < self._in_flight:
+                while failure is None and len(running) < self._in_flight:
                     held = held or next(source, None)
                     if held is None:
                         break
                     tag, request = held
-                    if not self._admit(request.adapter, users):
+                    try:
+                        if not self._admit(request.adapter, users):
+                            break
+                    except UserError as error:
+                        failure = error
                         break
                     held = None
                     running[pool.submit(self._one, request)] = (tag, request)
                 if not running:
+                    if failure is not None:
+                        raise failure
                     break
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     tag, request = running.pop(future)
-                    answer = future.result()
+                    try:
+                        answer = future.result()
+                    except UserError as error:
+                        # What is under way may be answered yet, and then counts.
+                        failure = failure or error
+                        continue
                     self._release(request.adapter, users)
                     self._counts["requests"] += 1
                     self._counts["prompt_tokens"] += len(request.prompt)
@@ -108,8 +164,8 @@ class OpenAIEngine:
             self._seconds["answer"] += time.monotonic() - before
 
     def metrics(self) -> dict[str, float]:
-        """Counts of requests and tokens; seconds to connect and answer."""
-        return {**self._counts, **{f"{k}_seconds": round(s, 3) for k, s in self._seconds.items()}}
+        """Counts of requests and tokens; seconds to connect and answer; tokens a second."""
+        return rates(self._counts, self._seconds)
 
     def close(self) -> None:
         """Unload what was loaded, and close the connection."""
@@ -204,7 +260,8 @@ class OpenAIEngine:
             return Answer(
                 *self.tokens.finish(ids, request.stop, request.max_tokens, stopped=stopped)
             )
-        text = str(choice.get("text", ""))
+        # JSON can hold half a surrogate pair, which no file and no tokenizer takes.
+        text = str(choice.get("text", "")).encode("utf-8", "replace").decode("utf-8")
         cuts = [at for s in request.stop if (at := text.find(s)) >= 0]
         reason = "stop" if stopped or cuts else "length"
         text = text[: min(cuts)] if cuts else text
@@ -322,13 +379,22 @@ def _version(client: Client) -> str | None:
     return f"vllm {found['version']}" if isinstance(found, dict) and "version" in found else None
 
 
-def _base_model(client: Client, settings: Settings) -> tuple[str, int | None]:
-    """Name and context length (if told) of the served base model."""
+@dataclass(frozen=True)
+class _Served:
+    """A served base: its name; its context's length and where it is from, as far as told."""
+
+    name: str
+    length: int | None
+    root: str
+
+
+def _base_model(client: Client, settings: Settings) -> _Served:
+    """The served base model."""
     wanted = settings.options.get("model")
     try:
         models = client.call("GET", "/models")["data"]
         # vLLM lists adapters too, each with its base as parent.
-        bases = {str(m["id"]): m.get("max_model_len") for m in models if not m.get("parent")}
+        bases = {str(m["id"]): m for m in models if not m.get("parent")}
     except (RefusedError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"does not list its models ({error})",
@@ -345,8 +411,9 @@ def _base_model(client: Client, settings: Settings) -> tuple[str, int | None]:
         raise UserError(
             f"serves {len(bases)} models",
             where=settings.base_url or "",
-            fix="say which by generations.server.model",
+            fix="say which by generations.server.model, one name or one a model",
         )
     name = str(wanted) if wanted is not None else next(iter(bases))
-    length = bases[name]
-    return name, None if length is None else int(length)
+    length = bases[name].get("max_model_len")
+    root = str(bases[name].get("root") or "")
+    return _Served(name, None if length is None else int(length), root)

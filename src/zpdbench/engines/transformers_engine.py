@@ -13,8 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from zpdbench import devices
-from zpdbench.engines import Adapter, Answer, Request, Settings, Tag, engine_version
+from zpdbench.engines import Adapter, Answer, Request, Settings, Tag, device, engine_version, rates
 from zpdbench.engines.tokens import Tokens
 from zpdbench.errors import UserError
 
@@ -42,7 +41,7 @@ class TransformersEngine:
         self.settings = settings
         self.tokens = Tokens(checkpoint)
         self._batch = int(settings.options.get("batch_size", BATCH))
-        self._device = settings.options.get("device") or devices.find(True)
+        self._device = device(settings)
         try:
             model: Any = AutoModelForCausalLM.from_pretrained(
                 checkpoint, dtype=getattr(torch, settings.dtype), local_files_only=True
@@ -80,8 +79,8 @@ class TransformersEngine:
                     yield tag, answer
 
     def metrics(self) -> dict[str, float]:
-        """Counts of requests and tokens; seconds to load and answer."""
-        return {**self._counts, **{f"{k}_seconds": round(s, 3) for k, s in self._seconds.items()}}
+        """Counts of requests and tokens; seconds to load and answer; tokens a second."""
+        return rates(self._counts, self._seconds)
 
     def close(self) -> None:
         """Give the model's memory back."""
@@ -108,35 +107,34 @@ class TransformersEngine:
         return nullcontext()
 
     def _score(self, requests: Sequence[Request]) -> list[Answer]:
-        """Summed log-likelihood of each choice, one pass a choice, padded on the right."""
+        """Summed log-likelihood of each choice.
+
+        Choices that differ in their last token only (letters) share a pass. Rows are padded on the
+        left, so that what is scored is at the end, and logits are made for those positions only.
+        """
         import torch
 
-        jobs = [(r.prompt, choice) for r in requests for choice in r.choices]
-        sums: list[float] = []
-        for start in range(0, len(jobs), self._batch):
-            part = jobs[start : start + self._batch]
-            longest = max(len(p) + len(c) - 1 for p, c in part)
+        sums = [[0.0] * len(r.choices) for r in requests]
+        for part in _batches(_passes(requests), self._batch):
+            longest = max(len(whole) for whole, *_ in part)
             ids = torch.zeros(len(part), longest, dtype=torch.long)
             mask = torch.zeros_like(ids)
-            for row, (prompt, choice) in enumerate(part):
-                whole = (*prompt, *choice[:-1])
-                ids[row, : len(whole)] = torch.tensor(whole)
-                mask[row, : len(whole)] = 1
+            for row, (whole, *_) in enumerate(part):
+                ids[row, longest - len(whole) :] = torch.tensor(whole)
+                mask[row, longest - len(whole) :] = 1
             logits = self._model(
-                input_ids=ids.to(self._device), attention_mask=mask.to(self._device)
+                input_ids=ids.to(self._device),
+                attention_mask=mask.to(self._device),
+                position_ids=(mask.cumsum(1) - 1).clamp_min(0).to(self._device),
+                use_cache=False,
+                logits_to_keep=max(forced + 1 for _, forced, *_ in part),
             ).logits
-            for row, (prompt, choice) in enumerate(part):
-                at = logits[row, len(prompt) - 1 : len(prompt) - 1 + len(choice)].float()
-                taken = at.log_softmax(-1).gather(
-                    1, torch.tensor(choice, device=at.device).unsqueeze(1)
-                )
-                sums.append(float(taken.sum()))
-        answers = []
-        for request in requests:
-            count = len(request.choices)
-            answers.append(Answer(logprobs=tuple(sums[:count])))
-            del sums[:count]
-        return answers
+            for row, (_, forced, number, places) in enumerate(part):
+                at = logits[row, -(forced + 1) :].float().log_softmax(-1)
+                for place in places:
+                    choice = torch.tensor(requests[number].choices[place], device=at.device)
+                    sums[number][place] = float(at.gather(1, choice.unsqueeze(1)).sum())
+        return [Answer(logprobs=tuple(s)) for s in sums]
 
     def _generate(self, requests: Sequence[Request]) -> list[Answer]:
         """Token by token with a cache; finished rows leave the batch."""
@@ -195,6 +193,18 @@ class TransformersEngine:
         reach = max(len(s.encode("utf-8")) for s in request.stop) + TAIL
         tail = self.tokens.decode(tokens[-reach:])
         return any(s in tail for s in request.stop)
+
+
+def _passes(
+    requests: Sequence[Request],
+) -> Iterator[tuple[tuple[int, ...], int, int, list[int]]]:
+    """(ids of a pass, how many are a choice's, the request's number, its choices) of each pass."""
+    for number, request in enumerate(requests):
+        alike: dict[tuple[int, ...], list[int]] = {}
+        for place, choice in enumerate(request.choices):
+            alike.setdefault(choice[:-1], []).append(place)
+        for forced, places in alike.items():
+            yield (*request.prompt, *forced), len(forced), number, places
 
 
 def _batches(group: Iterable[Any], size: int) -> Iterator[list[Any]]:

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from zpdbench.engines import Adapter, Answer, Request, Settings, Tag, engine_version
+from zpdbench.engines import Adapter, Answer, Request, Settings, Tag, engine_version, rates
 from zpdbench.engines.choices import Path as ChoicePath
 from zpdbench.engines.choices import paths, sums
 from zpdbench.engines.tokens import Tokens
@@ -186,13 +186,7 @@ class VllmEngine:
 
     def metrics(self) -> dict[str, float]:
         """Counts of requests, tokens and steps; seconds to import, load and answer."""
-        numbers: dict[str, float] = dict(self._counts)
-        numbers |= {f"{name}_seconds": round(s, 3) for name, s in self._seconds.items()}
-        seconds = self._seconds["answer"]
-        if seconds > 0:
-            total = self._counts["prompt_tokens"] + self._counts["generated_tokens"]
-            numbers["tokens_per_second"] = round(total / seconds, 1)
-        return numbers
+        return rates(self._counts, self._seconds)
 
     def forget(self) -> None:
         """Empty the prefix cache, so that what follows is computed anew."""

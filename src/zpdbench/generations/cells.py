@@ -50,6 +50,7 @@ def cell_key(
     items: Sequence[str],
     sampling: Mapping[str, Any],
     sample: int,
+    served: str = "",
 ) -> str:
     """Digest of all that a cell's answers depend on.
 
@@ -60,6 +61,7 @@ def cell_key(
         template: text of the chat template, `` where none is applied.
         items: the items' digests (they cover prompt, choices, stop strings and token limit).
         sampling: temperature, top_p, seed.
+        served: the name of the model that a server is asked for, `` without one.
     """
     return files.digest(
         {
@@ -72,6 +74,7 @@ def cell_key(
             "items": list(items),
             "sampling": dict(sampling),
             "sample": sample,
+            **({"served": served} if served else {}),
         }
     )
 

@@ -12,14 +12,23 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zpdbench import devices, files, grid, resources
 from zpdbench import study as studies
-from zpdbench.engines import Adapter, Answer, Engine, Request, Settings, engine_version, open_engine
+from zpdbench.engines import (
+    Adapter,
+    Answer,
+    Engine,
+    Request,
+    Settings,
+    Tag,
+    engine_version,
+    open_engine,
+)
 from zpdbench.engines.adapters import checkpoint_shapes, read_adapter
 from zpdbench.errors import UserError
 from zpdbench.generations import trust
@@ -100,6 +109,7 @@ class Job:
         self.prompts = self._read_items(items)
         self.settings = self._settings()
         self.engine_name = engine_version(self.section.engine, self.settings)
+        self.served = self._served_model()
         self.cells = [cell for run in self.members for cell in self._cells(run)]
         self.canary = self._canary()
         self.rows: dict[str, dict[str, Row]] = {}
@@ -212,18 +222,33 @@ class Job:
             kv_cache_gib=self.section.kv_cache_gib,
             threads=self.section.threads,
             seed=self.section.seed,
-            base_url=self.section.base_url,
+            base_url=self.section.endpoint(self.model)[0],
             options=self._options(),
         )
 
     def _options(self) -> dict[str, Any]:
         if self.section.engine == "openai":
-            return self.section.server.model_dump()
+            served = self.section.endpoint(self.model)[1]
+            return {**self.section.server.model_dump(), "model": served}
         if self.section.engine == "vllm" and not self.adapters:
             return {"lora": False}
         if self.section.engine == "transformers":
             return {"device": devices.find(resources.wants_gpu(self.study, self.model))}
         return {}
+
+    def _served_model(self) -> str:
+        """The served model's name, which is part of what a cell is; empty without a server."""
+        if self.section.engine != "openai":
+            return ""
+        from zpdbench.engines.openai_engine import served_model
+
+        name, compared = served_model(self.checkpoint, self.settings)
+        if not compared:
+            _say(
+                f"{self.model}: the server does not tell where it has {name!r} from; it is taken "
+                f"for {self.checkpoint}"
+            )
+        return name
 
     def _cells(self, run: grid.Run) -> Iterator[Cell]:
         steps = [0] if run.condition == grid.BASE else self.study.served_steps
@@ -257,6 +282,7 @@ class Job:
                 else {}
             ),
             sample=sample if sampled else 0,
+            served=self.served,
         )
         return Cell(run, step, name, sample, adapter, tuple(p.item_id for p in asked), key)
 
@@ -293,7 +319,7 @@ class Job:
                 self._answer(missing)
             self._check_adapters()
             self._probe()
-            metrics = self._engine.metrics() if self._engine else {}
+            metrics = self._metrics(answered=bool(missing))
         finally:
             if self._engine is not None:
                 self._engine.close()
@@ -307,11 +333,47 @@ class Job:
         }
         files.write_text(out.with_suffix(".timing.json"), json.dumps(timing, indent=1) + "\n")
 
+    def _metrics(self, *, answered: bool) -> dict[str, float]:
+        """What the engine measured; where all was found, what it measured when it answered."""
+        path = self._kept("metric")
+        if answered:
+            metrics = self.engine().metrics()
+            files.write_text(path, files.canonical_json(metrics) + "\n")
+            return metrics
+        try:
+            return dict(json.loads(path.read_text("utf-8")))
+        except (OSError, ValueError, TypeError):
+            return self._engine.metrics() if self._engine else {}
+
+    def _kept(self, what: str) -> Path:
+        """Where the cache keeps what was found about these cells together."""
+        key = files.digest([what, PROBES, sorted({c.key for c in self.cells})])
+        return self.cache.folder.parent / f"{what}s" / f"{key}.json"
+
     def engine(self) -> Engine:
         """The engine, started when it is first needed."""
         if self._engine is None:
             self._engine = open_engine(self.section.engine, self.checkpoint, self.settings)
         return self._engine
+
+    def _asked(self, requests: Iterable[tuple[Tag, Request]]) -> Iterator[tuple[Tag, Answer]]:
+        """The engine's answers; whatever breaks in it is one clear line.
+
+        Raises:
+            UserError: the engine failed.
+        """
+        try:
+            yield from self.engine().ask(requests)
+        except UserError:
+            raise
+        except Exception as error:  # engines raise many kinds: out of memory, dead workers
+            told = " ".join(str(error).split())[:300]
+            raise UserError(
+                f"the engine failed ({type(error).__name__}: {told})",
+                where=f"generations.engine: {self.section.engine}, model {self.model}",
+                fix="finished cells are kept: run again; if memory ran out, lower kv_cache_gib, "
+                "adapters_in_flight or max_model_len",
+            ) from error
 
     def _request(self, cell: Cell, prompt: Prompt) -> Request:
         section = self.study.benchmarks[cell.benchmark]
@@ -330,13 +392,13 @@ class Job:
                 yield _Asked(cell, prompt.item_id), self._request(cell, prompt)
 
     def _answer(self, cells: Sequence[Cell]) -> None:
-        engine = self.engine()
+        self.engine()
         partial: dict[str, dict[str, Row]] = {cell.key: {} for cell in cells}
         total = sum(len(cell.items) for cell in cells)
         done = tokens = 0
         begun = time.monotonic()
         with track(f"generate {self.model}", total, "answers") as bar:
-            for asked, answer in engine.ask(self._requests(cells)):
+            for asked, answer in self._asked(self._requests(cells)):
                 cell, rows = asked.cell, partial[asked.cell.key]
                 row = self._row(cell, asked.item_id, answer)
                 rows[asked.item_id] = row
@@ -388,8 +450,7 @@ class Job:
 
     def _probe(self) -> None:
         """Ask a few prompts again, alone; the outcome is kept by the cells that it is about."""
-        key = files.digest(["probe", PROBES, sorted({c.key for c in self.cells})])
-        path = self.cache.folder.parent / "probes" / f"{key}.json"
+        path = self._kept("probe")
         try:
             self.probe = trust.Probe(**json.loads(path.read_text("utf-8")))
             return
@@ -404,7 +465,7 @@ class Job:
             if forget is not None:
                 forget()
             request = self._request(cell, self.prompts[cell.benchmark][item_id])
-            ((_, answer),) = list(engine.ask([(None, request)]))
+            ((_, answer),) = list(self._asked([(None, request)]))
             pairs.append((self._of(cell)[item_id], self._row(cell, item_id, answer)))
         self.probe = trust.compare(pairs)
         files.write_text(path, files.canonical_json(vars(self.probe)) + "\n")
