@@ -49,6 +49,18 @@ onstart:
         preflight.check_machine(study)
         jobs = list(workflow.dag.needrun_jobs())
         preflight.check_tables(study, {job.name for job in jobs})
+        computed = {
+            job.wildcards.model
+            for job in jobs
+            if job.rule.name == "train_adapter"
+            or (
+                job.rule.name == "generate_chunk"
+                and study.generations.engine != "openai"
+            )
+        }
+        preflight.note_size(study, computed)
+        if workflow.executor_plugin.name == "local":
+            preflight.check_gpu(study, computed, contained=in_containers)
         if in_containers:
             containers.check(
                 (job.container_img_url for job in jobs if job.container_img_url),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from zpdbench.errors import UserError
 
@@ -19,10 +20,11 @@ VARIABLE = "ZPDBENCH_DEVICE"
 def choose(
     wants_gpu: bool, *, cuda: bool, mps: bool, environment: Mapping[str, str] = os.environ
 ) -> str:
-    """cuda, mps or cpu: the first that is there, for a job that wants a GPU; else cpu.
+    """cuda or mps, the first that is there, for a job that wants a GPU; else cpu.
 
     Raises:
-        UserError: the environment asks for a device that is not there.
+        UserError: the environment asks for a device that is not there, or a GPU is wanted and there
+            is none: on a CPU it would take weeks, and what gave no GPU would stay unseen.
     """
     there = {"cuda": cuda, "mps": mps, "cpu": True}
     asked = environment.get(VARIABLE)
@@ -36,7 +38,27 @@ def choose(
         return asked
     if not wants_gpu:
         return "cpu"
-    return next(device for device in DEVICES if there[device])
+    if not (cuda or mps):
+        raise UserError("this model wants a GPU, and the job sees none", fix=NO_GPU)
+    return "cuda" if cuda else "mps"
+
+
+NO_GPU = (
+    "on a cluster name a partition with GPUs for the rule (slurm_partition), in containers set "
+    f"images: {{flavour: cuda, nv: true}}; or {VARIABLE}=cpu, if the CPU is meant"
+)
+
+
+def gpu_here(
+    system: str | None = None, machine: str | None = None, root: Path = Path("/")
+) -> str | None:
+    """What shows that this machine has a GPU that torch can use, without loading torch; or None."""
+    system = platform.system() if system is None else system
+    machine = platform.machine() if machine is None else machine
+    if system == "Darwin":
+        return "Metal" if machine == "arm64" else None
+    found = [f for f in ("dev/nvidia0", "dev/dxg", "dev/kfd") if (root / f).exists()]
+    return f"/{found[0]}" if found else None
 
 
 def find(wants_gpu: bool) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
-from zpdbench import files
+from zpdbench import devices, files, resources
 from zpdbench.checkpoints import folders
 from zpdbench.corpora import make_items, sources
 from zpdbench.errors import UserError
@@ -125,6 +126,41 @@ def _check_writable(folder: Path) -> None:
             where=str(folder),
             fix="set ZPDBENCH_CACHE to a folder of yours",
         ) from error
+
+
+def check_gpu(study: Study, models: Iterable[str], *, contained: bool = False) -> None:
+    """Check that models that want a GPU can have one of this machine, where their jobs run here.
+
+    Args:
+        models: those that jobs train or serve.
+        contained: whether the jobs run in containers.
+
+    Raises:
+        UserError: there is no GPU, or the containers are not given it.
+    """
+    for name in sorted(set(models)):
+        if not resources.wants_gpu(study, name) or os.environ.get(devices.VARIABLE):
+            continue
+        if contained and not study.images.nv:
+            raise UserError(
+                f"{name} wants a GPU, and containers are given none",
+                where="images.nv",
+                fix=f"images: {{flavour: cuda, nv: true}}, or {devices.VARIABLE}=cpu",
+            )
+        if devices.gpu_here() is None:
+            raise UserError(
+                f"{name} wants a GPU, and this machine has none",
+                where=f"models.{name}",
+                fix="run on a cluster (--workflow-profile profiles/slurm), take a smaller model, "
+                f"or {devices.VARIABLE}=cpu, if the CPU is meant",
+            )
+
+
+def note_size(study: Study, models: Iterable[str]) -> None:
+    """Say on standard error which models' training does not fit the one GPU that it gets."""
+    for name in sorted(set(models)):
+        if said := resources.too_large_to_train(study, name):
+            print(f"note: {said}", file=sys.stderr)
 
 
 def _check_cache(study: Study, name: str) -> None:

@@ -51,7 +51,8 @@ class VllmEngine:
     """See `zpdbench.engines.Engine`.
 
     Settings' options: `max_num_seqs`, `max_num_batched_tokens`, `block_size`,
-    `enable_prefix_caching`, `lora` (False: base requests only).
+    `enable_prefix_caching`, `lora` (False: base requests only), `tensor_parallel_size` (GPUs that a
+    model is split over; none on a CPU).
     """
 
     def __init__(self, checkpoint: Path, settings: Settings) -> None:
@@ -80,6 +81,7 @@ class VllmEngine:
             # Dynamo would compile one reduction of the sampler: 4 to 18 s for nothing.
             torch._dynamo.config.disable = True
             options.setdefault("block_size", 32)
+            options.pop("tensor_parallel_size", None)
         if self._lora:
             slots = settings.adapters_in_flight + 1
             options.update(

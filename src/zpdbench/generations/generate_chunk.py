@@ -230,11 +230,13 @@ class Job:
         if self.section.engine == "openai":
             served = self.section.endpoint(self.model)[1]
             return {**self.section.server.model_dump(), "model": served}
-        if self.section.engine == "vllm" and not self.adapters:
-            return {"lora": False}
         if self.section.engine == "transformers":
             return {"device": devices.find(resources.wants_gpu(self.study, self.model))}
-        return {}
+        options: dict[str, Any] = {} if self.adapters else {"lora": False}
+        # A model whose weights need several GPUs is split over them.
+        if (devices_wanted := resources.serve_gpus(self.study, self.model)) > 1:
+            options["tensor_parallel_size"] = devices_wanted
+        return options
 
     def _served_model(self) -> str:
         """The served model's name, which is part of what a cell is; empty without a server."""
@@ -353,6 +355,9 @@ class Job:
     def engine(self) -> Engine:
         """The engine, started when it is first needed."""
         if self._engine is None:
+            # Not in silence on the CPU of a node without GPU.
+            if self.section.engine != "openai" and resources.wants_gpu(self.study, self.model):
+                devices.find(True)
             self._engine = open_engine(self.section.engine, self.checkpoint, self.settings)
         return self._engine
 
