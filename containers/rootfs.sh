@@ -11,9 +11,15 @@ install -m 755 "$here/zpdbench" "$root/usr/local/bin/zpdbench"
 # The image is read-only, so byte code that is not in it is compiled again by every job.
 # Unchecked: the time stamps of sources say nothing here. One process: the same bytes every time.
 # Packages' own tests are left as sources. Some packages carry templates that are no Python: they
-# make compileall fail after it has compiled the rest.
-PYTHONHASHSEED=0 chroot "$root" python3.11 -m compileall -q -x '/tests?/' \
-  --invalidation-mode unchecked-hash "$packages" /usr/lib/python3.11 >/dev/null || true
+# make compileall fail (1) after it has compiled the rest. Any other failure is one.
+code=0
+said=$(PYTHONHASHSEED=0 chroot "$root" python3.11 -m compileall -q -x '/tests?/' \
+  --invalidation-mode unchecked-hash "$packages" /usr/lib/python3.11 2>&1) || code=$?
+case $said in *Traceback* | *OSError* | *MemoryError*) [ "$code" -eq 0 ] || code=2 ;; esac
+if [ "$code" -gt 1 ]; then
+  printf 'byte code cannot be compiled (%s): %s\n' "$code" "$said" | tail -n 5 >&2
+  exit 1
+fi
 rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/* "$root"/var/log/* "$root"/tmp/* \
   "$root/etc/apt/sources.list" "$root"/etc/apt/sources.list.d/*
 : >"$root/etc/resolv.conf"

@@ -198,6 +198,8 @@ def machine() -> dict[str, Any]:
     threads = os.environ.get("OMP_NUM_THREADS", "")
     image = os.environ.get("APPTAINER_CONTAINER", "")
     torch = sys.modules.get("torch")
+    # Inside an image the project is its wheel, unpacked, with the wheel's digest beside it.
+    wheel = Path(__file__).parents[1] / "WHEEL.sha256"
     gpus: list[str] = []
     if torch is not None and torch.cuda.is_available():
         gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -216,6 +218,7 @@ def machine() -> dict[str, Any]:
         "threads": int(threads) if threads.isdigit() else None,
         "gpus": gpus,
         "image": Path(image).name or None,
+        "wheel": wheel.read_text("utf-8").split()[0] if wheel.is_file() else None,
         "packages": versions,
     }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from zpdbench import files
 from zpdbench.errors import UserError
 from zpdbench.images import containers, sif
 from zpdbench.study import Hub, Study, load
@@ -24,7 +25,7 @@ def image(tmp_path: Path) -> Path:
     squashfs.write_bytes(b"hsqs" + bytes(4096))
     path = tmp_path / "score-0123456789abcdef.sif"
     sif.write_sif(squashfs, path)
-    facts = {"sif_bytes": path.stat().st_size, "sif_sha256": "0" * 64}
+    facts = {"sif_bytes": path.stat().st_size, "sif_sha256": files.sha256_file(path)}
     path.with_suffix(".json").write_text(json.dumps(facts))
     return path
 
@@ -66,9 +67,24 @@ def test_an_image_of_another_size_than_built_is_told(image: Path) -> None:
         containers.check_image(image)
 
 
-def test_an_image_with_other_bytes_is_told(image: Path) -> None:
+def test_an_image_of_the_right_size_with_other_bytes_is_told(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZPDBENCH_CACHE", str(tmp_path / "cache"))
+    fake_apptainer(tmp_path, monkeypatch, "exit 0")
+    containers.check([str(image)])
+    hashed: list[Path] = []
+    monkeypatch.setattr(files, "sha256_file", lambda path: hashed.append(path) or "0" * 64)
+    # Verified once, it is not read again until it changes; a touched file is read, and as built.
+    containers.check([str(image)])
+    assert not hashed
+    monkeypatch.undo()
+    monkeypatch.setenv("ZPDBENCH_CACHE", str(tmp_path / "cache"))
+    data = bytearray(image.read_bytes())
+    data[-1] ^= 1
+    image.write_bytes(data)
     with pytest.raises(UserError, match="another SHA-256"):
-        containers.verify_image(image)
+        containers.check([str(image)])
 
 
 def test_a_container_that_does_not_start_says_why(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import errno
 import hashlib
 import re
 import shutil
@@ -12,7 +14,7 @@ import pytest
 
 from zpdbench import files, records
 from zpdbench.errors import UserError
-from zpdbench.images import debian, names, wheel, wheels
+from zpdbench.images import build_image, debian, names, wheel, wheels
 from zpdbench.images.names import DebianPackage
 
 LOCK = """\
@@ -134,3 +136,89 @@ def test_the_wheel_is_the_package_and_the_same_each_time(root: Path, tmp_path: P
     assert len(compiled) >= len(list(ours.rglob("*.py")))
     # Asked again it is there already.
     assert wheel.unpacked(root, tmp_path / "a") == first
+
+
+@pytest.mark.parametrize(
+    ("flavour", "find_links", "backend"),
+    [("cpu", None, True), ("cuda", None, False), ("cpu", "/wheels", False)],
+)
+def test_each_flavour_asks_for_its_own_torch(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    flavour: names.Flavour,
+    find_links: str | None,
+    backend: bool,
+) -> None:
+    commands: list[list[str]] = []
+    monkeypatch.setattr(wheels, "run", lambda command, **_: commands.append(command) or "")
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    if find_links:
+        monkeypatch.setenv("PIP_FIND_LINKS", find_links)
+    (tmp_path / "lock.txt").write_text(LOCK)
+    (tmp_path / "site").mkdir()
+    wheels.install(tmp_path / "lock.txt", {}, tmp_path / "site", flavour)
+    (install,) = [c for c in commands if "install" in c]
+    assert ("--torch-backend" in install) == backend
+    assert ("--find-links" in install) == bool(find_links)
+
+
+def test_a_full_disk_is_told_as_one() -> None:
+    for stream in ("", ">&2"):
+        command = ["sh", "-c", f"echo 'x: No space left on device (os error 28)' {stream}; exit 2"]
+        with pytest.raises(UserError, match="the disk is full") as raised:
+            debian.run(command)
+        assert "TMPDIR" in raised.value.fix
+
+
+def test_a_full_disk_at_the_end_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "x.sif")
+
+    monkeypatch.setattr(build_image, "build_image", full)
+    arguments = argparse.Namespace(project=str(tmp_path), stage="s", flavour="cpu", out="x.sif")
+    with pytest.raises(UserError, match="No space left") as raised:
+        build_image.main(arguments)
+    assert raised.value.fix == debian.FREE
+
+
+@pytest.mark.parametrize(
+    ("script", "passes"),
+    [
+        ("exit 0", True),
+        ("echo \"*** Error compiling 'x.py'...\nSyntaxError: invalid\"; exit 1", True),
+        ("echo '*** OSError: [Errno 28] No space left on device'; exit 1", False),
+        ("echo 'no such file' >&2; exit 127", False),
+        ("exit 9", False),
+    ],
+)
+def test_byte_code_that_was_not_compiled_is_no_image(
+    root: Path, tmp_path: Path, script: str, passes: bool
+) -> None:
+    """rootfs.sh, with a chroot of ours in place of the real one."""
+    new, site = tmp_path / "new", tmp_path / "site"
+    for folder in ("usr/bin", "usr/local/bin", "etc/apt/sources.list.d", "var", "tmp"):
+        (new / folder).mkdir(parents=True)
+    site.mkdir()
+    chroot = tmp_path / "bin/chroot"
+    chroot.parent.mkdir()
+    chroot.write_text(f"#!/bin/sh\n{script}\n")
+    chroot.chmod(0o755)
+    done = subprocess.run(
+        [str(root / "containers/rootfs.sh"), str(new), str(site), str(root / "containers")],
+        env={"PATH": f"{chroot.parent}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode == 0) == passes, done.stderr
+    assert passes or "byte code cannot be compiled" in done.stderr
+
+
+def test_a_record_names_the_wheel_it_ran_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert records.machine()["wheel"] is None
+    (tmp_path / "zpdbench").mkdir()
+    (tmp_path / "WHEEL.sha256").write_text("abc  zpdbench-0.1.0-py3-none-any.whl\n")
+    monkeypatch.setattr(records, "__file__", str(tmp_path / "zpdbench/records.py"))
+    assert records.machine()["wheel"] == "abc"

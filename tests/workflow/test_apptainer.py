@@ -56,6 +56,8 @@ def test_scores_and_statistics_are_the_hosts_bytes(
     place = workspace.results / "records/scores/mini-qwen/zpd/s0.parquet.json"
     record = json.loads(place.read_text("utf-8"))
     assert record["machine"]["image"] == images["score"].name
+    (noted,) = (root / ".cache/images").glob(f"wheel-{wheel.source_digest(root)}/WHEEL.sha256")
+    assert record["machine"]["wheel"] == noted.read_text("utf-8").split()[0]
     # Python 3.11.2 is Debian 12's: it was the image's that ran.
     assert record["machine"]["python"] == "3.11.2"
 

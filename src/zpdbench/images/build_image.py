@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import tarfile
@@ -56,7 +57,7 @@ def build_image(root: Path, stage: str, flavour: names.Flavour, out: Path) -> di
             (work / "site").mkdir()
             lock = names.python_lock(root, stage, flavour)
             exceptions = names.read_exceptions(root / "containers/exceptions.txt", flavour)
-            installed = wheels.install(lock, exceptions, work / "site")
+            installed = wheels.install(lock, exceptions, work / "site", flavour)
         bill = sbom.bill_of_materials(name, locked, installed)
         files.write_text(work / "site" / f"zpdbench-{stage}.cdx.json", bill)
         with _Timed(times, "root file system"):
@@ -164,8 +165,11 @@ def main(args: argparse.Namespace) -> None:
         project = Path(args.project) if args.project else Path(__file__).parents[3]
         facts = build_image(project, args.stage, args.flavour, Path(args.out))
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise UserError(
-            f"{error.strerror or error}", where=str(error.filename or args.out), fix="free the disk"
+            f"{error.strerror or error}",
+            where=str(error.filename or args.out),
+            fix=debian.FREE if full else "see who may write there",
         ) from error
     for key, value in facts.items():
         print(f"{key}: {value}")

@@ -171,6 +171,8 @@ def run(
             f"{command[0]} is not installed", fix="apt-get install " + _DEBIAN_NAMES[command[0]]
         ) from error
     if done.returncode:
+        if "no space left on device" in (done.stderr + done.stdout).lower():
+            raise UserError("the disk is full", where=command[0], fix=FREE)
         said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
         raise UserError(
             f"{command[0]} failed with exit code {done.returncode}: {' | '.join(said[-4:])}",
@@ -179,10 +181,13 @@ def run(
     return done.stdout
 
 
+FREE = "free the disk of the images' folder and of TMPDIR; nothing half-written is left"
+
 _DEBIAN_NAMES = {
     "apt-get": "apt",
     "dpkg-deb": "dpkg",
     "mmdebstrap": "mmdebstrap",
+    "sh": "dash",
     "sqfstar": "squashfs-tools",
     "uv": "nothing: make venv installs it",
 }

@@ -15,6 +15,7 @@ from pathlib import Path
 from zpdbench import files
 from zpdbench.errors import UserError
 from zpdbench.images.debian import run
+from zpdbench.images.names import Flavour
 
 # The installer's own notes: which index, which machine, when.
 _NOTES = ("INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json", "uv_build.json")
@@ -57,7 +58,10 @@ def _name(line: str) -> str:
 
 
 def install(
-    lock: Path, exceptions: Mapping[str, Sequence[str]], folder: Path
+    lock: Path,
+    exceptions: Mapping[str, Sequence[str]],
+    folder: Path,
+    flavour: Flavour = "cpu",
 ) -> list[PythonPackage]:
     """Install a lock's wheels into `folder`, each checked by hash.
 
@@ -67,6 +71,7 @@ def install(
         lock: requirements with hashes, complete (nothing is resolved).
         exceptions: as `names.read_exceptions` gives.
         folder: an empty folder; gets what site-packages gets, without scripts.
+        flavour: which of torch's wheels the lock has.
 
     Raises:
         UserError: a wheel cannot be had, has another hash, or there is only source.
@@ -79,7 +84,7 @@ def install(
     constraints = folder.parent / f"{folder.name}.build.txt"
     constraints.write_text("\n".join(r for how in built.values() for r in how) + "\n", "utf-8")
     no_build = [f"--only-binary={n}" for n in packages(text) if n not in built]
-    uv, (environment, options) = _uv(), _index()
+    uv, (environment, options) = _uv(), _index(flavour)
     run(
         [
             uv,
@@ -153,7 +158,7 @@ def _uv() -> str:
     return found
 
 
-def _index() -> tuple[dict[str, str], list[str]]:
+def _index(flavour: Flavour) -> tuple[dict[str, str], list[str]]:
     """uv's environment and options: the index and wheel folders that pip is configured with."""
     environment = dict(os.environ)
     found = environment.get("PIP_FIND_LINKS")
@@ -164,5 +169,7 @@ def _index() -> tuple[dict[str, str], list[str]]:
             index = ""
         if index:
             environment["UV_DEFAULT_INDEX"] = index
-    # The CPU wheel of torch is on no ordinary index.
-    return environment, ["--find-links", found] if found else ["--torch-backend", "cpu"]
+    if found:
+        return environment, ["--find-links", found]
+    # The CPU wheel of torch is on no ordinary index; CUDA's is the ordinary one.
+    return environment, ["--torch-backend", "cpu"] if flavour == "cpu" else []
