@@ -1,6 +1,6 @@
 rule train_adapter:
     input:
-        study=ancient(paths.study_lock),
+        study=local(ancient(paths.study_lock)),
         checkpoint=paths.checkpoint(),
         corpus=paths.corpus(study.corpus.name),
     output:

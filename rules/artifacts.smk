@@ -1,6 +1,6 @@
 rule make_crate:
     input:
-        study=ancient(paths.study_lock),
+        study=local(ancient(paths.study_lock)),
         results=rules.all.input,
     output:
         f"{paths.results}/crate.zip",

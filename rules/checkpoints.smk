@@ -1,7 +1,7 @@
 rule make_checkpoint:
     input:
-        study=ancient(paths.study_lock),
-        files=lambda w: inputs.of_checkpoint(study, w.model),
+        study=local(ancient(paths.study_lock)),
+        files=lambda w: [local(f) for f in inputs.of_checkpoint(study, w.model)],
     output:
         directory(paths.checkpoint()),
     log:

@@ -1,7 +1,7 @@
 rule make_items:
     input:
-        study=ancient(paths.study_lock),
-        files=lambda w: inputs.of_items(study, w.benchmark),
+        study=local(ancient(paths.study_lock)),
+        files=lambda w: [local(f) for f in inputs.of_items(study, w.benchmark)],
     output:
         paths.items(),
     log:
@@ -25,11 +25,11 @@ rule make_items:
 
 rule make_corpus:
     input:
-        study=ancient(paths.study_lock),
+        study=local(ancient(paths.study_lock)),
         # Searched for among the examples. More or fewer of them is no reason to train again; another
         # source of them is, and stands in the digest.
         benchmark_items=[ancient(paths.items(b)) for b in study.benchmarks],
-        files=lambda w: inputs.of_corpus(study),
+        files=lambda w: [local(f) for f in inputs.of_corpus(study)],
     output:
         paths.corpus(),
     log:

@@ -1,6 +1,6 @@
 rule generate_chunk:
     input:
-        study=ancient(paths.study_lock),
+        study=local(ancient(paths.study_lock)),
         checkpoint=paths.checkpoint(),
         adapters=lambda w: study.chunk_adapters(w.model, w.chunk),
         benchmark_items=[paths.items(b) for b in study.benchmarks],

@@ -17,7 +17,7 @@ figure_tables = {table: paths.table(table) for table in drawn.values()}
 rule draw_figures:
     input:
         **figure_tables,
-        study=ancient(paths.study_lock),
+        study=local(ancient(paths.study_lock)),
     output:
         figures,
     log:
@@ -41,7 +41,7 @@ rule draw_figures:
 
 rule report:
     input:
-        study=ancient(paths.study_lock),
+        study=local(ancient(paths.study_lock)),
         tables=tables_of_study,
         scores_table=[paths.table("scores"), paths.table("curves")],
         scores=run_scores,

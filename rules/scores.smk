@@ -1,6 +1,6 @@
 rule score_run:
     input:
-        study=ancient(paths.study_lock),
+        study=local(ancient(paths.study_lock)),
         generations=lambda w: study.run_generations(w.model, w.condition, w.seed),
         benchmark_items=[paths.items(b) for b in study.benchmarks],
     output:

@@ -4,7 +4,7 @@ run_scores = [paths.scores(*run) for run in study.all_runs]
 
 rule aggregate_scores:
     input:
-        study=ancient(paths.study_lock),
+        study=local(ancient(paths.study_lock)),
         scores=run_scores,
     output:
         scores=paths.table("scores"),
@@ -37,7 +37,7 @@ h3a_table = report(
 
 rule h3a:
     input:
-        study=ancient(paths.study_lock),
+        study=local(ancient(paths.study_lock)),
         scores=run_scores,
     output:
         h3a_table,
@@ -66,7 +66,7 @@ for verb in ("h3a_sensitivity", "calibration"):
         name:
             verb
         input:
-            study=ancient(paths.study_lock),
+            study=local(ancient(paths.study_lock)),
             scores=run_scores,
         output:
             paths.table(verb),
@@ -102,7 +102,7 @@ for verb, table in from_scores_table.items():
         name:
             verb
         input:
-            study=ancient(paths.study_lock),
+            study=local(ancient(paths.study_lock)),
             scores=paths.table("scores"),
         output:
             paths.table(table),
@@ -128,7 +128,7 @@ for verb, table in from_scores_table.items():
 
 rule efficiency:
     input:
-        study=ancient(paths.study_lock),
+        study=local(ancient(paths.study_lock)),
         scores=paths.table("scores"),
         adapters=[paths.adapter(*run) for run in study.runs],
     output:
@@ -154,7 +154,7 @@ rule efficiency:
 
 rule expected:
     input:
-        study=ancient(paths.study_lock),
+        study=local(ancient(paths.study_lock)),
         scores=paths.table("scores"),
         efficiency=paths.table("efficiency"),
     output:

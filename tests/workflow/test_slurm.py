@@ -58,7 +58,7 @@ def test_killed_jobs_come_back_with_the_same_bytes(
     workspace.folder.mkdir()
     cache = workspace.folder / ".cache/zpdbench"
     # The corpus needs more than its first attempt gets, as where an estimate is too low.
-    too_little = ["--set-resources", "make_corpus:mem_mb=attempt*250"]
+    too_little = ["--set-resources", "make_corpus:mem_mb=attempt*600"]
     process = workspace.start("all", *through_slurm(root), *too_little)
     said: list[str] = []
     assert process.stdout is not None
