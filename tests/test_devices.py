@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,51 @@ def test_before_the_first_job(root: Path, monkeypatch: pytest.MonkeyPatch) -> No
         preflight.check_gpu(r4, ["qwen2.5-7b"], contained=True)
     monkeypatch.setenv(devices.VARIABLE, "cpu")
     preflight.check_gpu(r4, ["qwen2.5-7b"], contained=True)
+
+
+TAKE = """
+import sys, time
+from pathlib import Path
+from zpdbench import devices
+print(*devices.claim(int(sys.argv[2]), cards=["0", "1", "2"], folder=Path(sys.argv[1]),
+                     environment={}, patience=0.05), flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_jobs_on_one_machine_take_different_cards(tmp_path: Path) -> None:
+    def job(count: int) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", TAKE, str(tmp_path), str(count)]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+
+    first, second = job(1), job(1)
+    seen = {first.stdout.readline().strip(), second.stdout.readline().strip()}  # type: ignore[union-attr]
+    assert seen <= {"0", "1", "2"} and len(seen) == 2
+    both = job(2)  # waits: one card is free
+    with pytest.raises(subprocess.TimeoutExpired):
+        both.wait(timeout=1)
+    first.kill()  # its cards are free at once, whatever ended it
+    assert len(both.stdout.readline().split()) == 2  # type: ignore[union-attr]
+    for process in (first, second, both):
+        process.kill()
+        process.communicate()
+
+
+def test_cards_are_claimed_where_no_scheduler_binds_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "_held", [])
+    in_slurm = {"SLURM_JOB_ID": "7", "CUDA_VISIBLE_DEVICES": "0,1"}
+    assert devices.claim(1, folder=tmp_path, environment=in_slurm) == []
+    assert devices.claim(1, cards=[], folder=tmp_path, environment={}) == []
+    with pytest.raises(UserError, match="wants 4 GPUs, and there are 2"):
+        devices.claim(4, cards=["0", "1"], folder=tmp_path, environment={})
+    visible = {"CUDA_VISIBLE_DEVICES": "2,3"}
+    assert devices.claim(2, folder=tmp_path, environment=visible) == ["2", "3"]
+    visible = {"CUDA_VISIBLE_DEVICES": "5,6"}
+    # What this process has, it keeps.
+    assert devices.claim(1, folder=tmp_path, environment=visible) == []
 
 
 def test_what_is_too_large_is_told(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,10 +5,13 @@ Small models stay on the CPU, where their bytes are promised, whatever else the 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
+from typing import IO
 
 from zpdbench.errors import UserError
 
@@ -61,11 +64,84 @@ def gpu_here(
     return f"/{found[0]}" if found else None
 
 
-def find(wants_gpu: bool) -> str:
-    """`choose` with what torch sees on this machine."""
+def find(wants_gpu: bool, count: int = 1) -> str:
+    """`choose` with what torch sees on this machine; `count` free cards are claimed before."""
+    if wants_gpu and os.environ.get(VARIABLE, "cuda") == "cuda":
+        claim(count)
     import torch
 
     return choose(wants_gpu, cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available())
+
+
+_held: list[IO[str]] = []
+"""Locks of this process's cards, kept until it ends."""
+
+
+def claim(
+    count: int,
+    *,
+    cards: Sequence[str] | None = None,
+    folder: Path | None = None,
+    environment: MutableMapping[str, str] = os.environ,
+    patience: float = 5.0,
+) -> list[str]:
+    """Take `count` free cards of a machine that several jobs share, and make only those visible.
+
+    A card is free if nobody holds its lock file. Nothing is done where a scheduler has bound cards
+    (in a job of Slurm), where there are none, or where this process has taken some already.
+
+    Args:
+        cards: what can be taken; else CUDA_VISIBLE_DEVICES, else all of this machine.
+        folder: of the lock files; else ZPDBENCH_CACHE/gpus.
+        patience: seconds between looks while too few are free.
+
+    Returns:
+        The cards taken, as they stand in CUDA_VISIBLE_DEVICES.
+
+    Raises:
+        UserError: there are fewer cards than that.
+    """
+    if _held or "SLURM_JOB_ID" in environment:
+        return []
+    cards = _cards(environment) if cards is None else cards
+    if not cards:
+        return []
+    if len(cards) < count:
+        raise UserError(
+            f"the job wants {count} GPUs, and there are {len(cards)}",
+            fix="take a smaller model, or a machine with more",
+        )
+    folder = folder or Path(environment.get("ZPDBENCH_CACHE", ".cache/zpdbench")) / "gpus"
+    folder.mkdir(parents=True, exist_ok=True)
+    # All or none, under one lock: two jobs that hold half of what each needs would wait for ever.
+    while True:
+        with (folder / f"{platform.node()}.lock").open("a") as door:
+            fcntl.flock(door, fcntl.LOCK_EX)
+            taken: dict[str, IO[str]] = {}
+            for card in cards:
+                if len(taken) == count:
+                    break
+                handle = (folder / f"{platform.node()}-{card}.lock").open("a")
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    taken[card] = handle
+                except BlockingIOError:
+                    handle.close()
+            if len(taken) == count:
+                break
+            for handle in taken.values():
+                handle.close()
+        time.sleep(patience)
+    _held.extend(taken.values())
+    environment["CUDA_VISIBLE_DEVICES"] = ",".join(taken)
+    return list(taken)
+
+
+def _cards(environment: Mapping[str, str]) -> list[str]:
+    given = environment.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [card.strip() for card in given.split(",") if card.strip()]
+    return sorted((p.name[6:] for p in Path("/dev").glob("nvidia[0-9]*")), key=int)
 
 
 def engine_for(

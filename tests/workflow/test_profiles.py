@@ -48,9 +48,9 @@ def test_only_what_takes_long_is_submitted(root: Path, tmp_path: Path, name: str
     assert sum(jobs[rule] for rule in submitted) <= 100
 
 
-@pytest.mark.parametrize("name", ["slurm", "default"])
+@pytest.mark.parametrize("name", ["slurm", "default", "server"])
 def test_every_profile_dry_runs(root: Path, tmp_path: Path, name: str) -> None:
-    executor = ["--executor=local", "--cores=2"] if name != "default" else []
+    executor = ["--executor=local", "--cores=2"] if name == "slurm" else []
     result = dry_run(
         root,
         "all",

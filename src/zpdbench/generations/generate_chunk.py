@@ -357,7 +357,7 @@ class Job:
         if self._engine is None:
             # Not in silence on the CPU of a node without GPU.
             if self.section.engine != "openai" and resources.wants_gpu(self.study, self.model):
-                devices.find(True)
+                devices.find(True, resources.serve_gpus(self.study, self.model))
             self._engine = open_engine(self.section.engine, self.checkpoint, self.settings)
         return self._engine
 
