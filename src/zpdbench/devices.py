@@ -129,8 +129,8 @@ def claim(
                     handle.close()
             if len(taken) == count:
                 break
-            for handle in taken.values():
-                handle.close()
+            for held in taken.values():
+                held.close()
         time.sleep(patience)
     _held.extend(taken.values())
     environment["CUDA_VISIBLE_DEVICES"] = ",".join(taken)
