@@ -328,3 +328,23 @@ def test_missing_table_is_one_line(
     arguments = ["report", "--study", str(lock), "--tables", str(tmp_path / "h3a.tsv")]
     assert cli.main([*arguments, "--out", str(tmp_path / "r.html")]) == 2
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_answers_that_depend_on_the_batch_are_told(lock: Path, tmp_path: Path) -> None:
+    paths = [tmp_path / "small/all.parquet", tmp_path / "small/s0.parquet", tmp_path / "x.parquet"]
+    told: list[dict[str, str] | None] = [
+        {"batch_invariance": '{"asked": 8, "equal": 8}'},
+        {"batch_invariance": '{"asked": 8, "equal": 6}'},
+        None,
+    ]
+    paths[0].parent.mkdir()
+    for path, metadata in zip(paths, told, strict=True):
+        pl.DataFrame({"a": [1]}).write_parquet(path, metadata=metadata)
+    found = evidence.agreements(paths)
+    assert found == [("small", "all", 8, 8), ("small", "s0", 8, 6)]
+    remarks = " ".join(map(str, sections.remarks({}, evidence.Traces(), agreements=found)))
+    assert "small, s0: of 8 prompts asked again alone, 2 were" in remarks
+    assert "small, all" not in remarks
+    told_lines = report.provenance_of(study.load(lock), [], [], {}, "none", found)
+    (lines,) = [v for k, v in told_lines if "asked again alone" in str(k)]
+    assert lines == ["small all: 8 of 8", "small s0: 6 of 8"]

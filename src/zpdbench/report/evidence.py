@@ -156,6 +156,17 @@ def generation_costs(generations: Sequence[str | Path]) -> list[Cost]:
     return [Cost("answers", m, "", chunks[m], t) for m, t in sorted(totals.items())]
 
 
+def agreements(generations: Sequence[str | Path]) -> list[tuple[str, str, int, int]]:
+    """(model, chunk, prompts asked again alone, answers that were equal), where a chunk tells."""
+    found = []
+    for path in sorted(map(Path, generations)):
+        told = pl.read_parquet_metadata(path).get("batch_invariance")
+        if told is not None:
+            probe = json.loads(told)
+            found.append((path.parent.name, path.stem, int(probe["asked"]), int(probe["equal"])))
+    return found
+
+
 def seconds(
     adapters: Sequence[str | Path], generations: Sequence[str | Path], checkpoints: Path
 ) -> list[Cost]:

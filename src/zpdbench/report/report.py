@@ -35,6 +35,7 @@ def render(
     corpus: pl.DataFrame | None = None,
     costs: Sequence[evidence.Cost] = (),
     explored: explorer.Explorer | None = None,
+    agreements: Sequence[tuple[str, str, int, int]] = (),
     provenance: Sequence[tuple[Markup, Sequence[str]]] = (),
     configuration: str = "",
     timing_name: str = "report.timing.html",
@@ -45,6 +46,7 @@ def render(
         study: the study that the tables are of.
         tables: by name; a section whose table is missing is left out.
         traces, corpus, costs, explored: as `evidence` and `explorer` give them.
+        agreements: model, chunk, prompts asked again alone, and how many answers were equal.
         provenance: headings and lines.
         configuration: the whole configuration as text.
         timing_name: file beside the page that holds the times.
@@ -65,7 +67,11 @@ def render(
         cards=sections.cards(tables),
         reading=sections.reading(tables),
         remarks=sections.remarks(
-            tables, traces, shortfalls=shortfalls(study, corpus), registered=registered
+            tables,
+            traces,
+            shortfalls=shortfalls(study, corpus),
+            registered=registered,
+            agreements=agreements,
         ),
         diagnoses=traces.diagnoses,
         effects=sections.effects(tables),
@@ -113,6 +119,7 @@ def provenance_of(
     found: Sequence[Mapping[str, Any]],
     checkpoints: Mapping[str, str],
     registered: str,
+    agreements: Sequence[tuple[str, str, int, int]] = (),
 ) -> list[tuple[Markup, list[str]]]:
     """Digests and versions: of the code, the hypotheses, the models, the machines, the tables.
 
@@ -151,9 +158,12 @@ def provenance_of(
         rows.append((words("prov_models", name=name), [*about, checkpoints.get(name, "")]))
     rows.append((words("prov_packages"), packages))
     rows.append((words("prov_machines"), [f"{m}: {n}" for m, n in sorted(machines.items())]))
+    alone = [f"{model} {chunk}: {equal} of {asked}" for model, chunk, asked, equal in agreements]
+    rows.append((words("prov_alone"), alone))
     hashes = [f"{p.name} {files.sha256_file(p)}" for p in sorted(table_paths)]
     rows.append((words("prov_tables"), hashes))
-    return [(head, [line for line in lines if line]) for head, lines in rows]
+    told = [(head, [line for line in lines if line]) for head, lines in rows]
+    return [(head, lines) for head, lines in told if lines or head != words("prov_alone")]
 
 
 def _settings(study: Study) -> dict[str, Any]:
@@ -187,6 +197,7 @@ def main(args: argparse.Namespace) -> None:
         m: evidence.checkpoint_digest(results_folder / "checkpoints" / m) for m in study.models
     }
     first = sections.primary(tables)
+    agreements = evidence.agreements(args.generations)
     out = Path(args.out)
     timing = out.with_suffix(".timing.html")
     files.write_text(
@@ -198,8 +209,14 @@ def main(args: argparse.Namespace) -> None:
             corpus=corpus,
             costs=[*traces.costs, *evidence.generation_costs(args.generations)],
             explored=explored,
+            agreements=agreements,
             provenance=provenance_of(
-                study, table_paths, found, checkpoints, first["registered"] if first else "none"
+                study,
+                table_paths,
+                found,
+                checkpoints,
+                first["registered"] if first else "none",
+                agreements,
             ),
             configuration=yaml.safe_dump(_settings(study), sort_keys=True, allow_unicode=True),
             timing_name=timing.name,

@@ -188,7 +188,12 @@ def reading(tables: Tables) -> list[Markup]:
 
 
 def remarks(
-    tables: Tables, traces: Traces, *, shortfalls: Sequence[str] = (), registered: str = "none"
+    tables: Tables,
+    traces: Traces,
+    *,
+    shortfalls: Sequence[str] = (),
+    registered: str = "none",
+    agreements: Sequence[tuple[str, str, int, int]] = (),
 ) -> list[Markup]:
     """What a reader should know before believing the verdicts."""
     found = []
@@ -201,6 +206,11 @@ def remarks(
     elif registered == "none":
         found.append(words("remark_unregistered"))
     found += [words("remark_shortfall", text=s) for s in shortfalls]
+    found += [
+        words("remark_batch", model=model, chunk=chunk, asked=asked, differ=asked - equal)
+        for model, chunk, asked, equal in agreements
+        if equal < asked
+    ]
     for w in traces.windows:
         fallback, inside = _mean(w.means["fallback"]), _mean(w.means["occupancy"])
         names = {"condition": w.condition, "model": w.model}
