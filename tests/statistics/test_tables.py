@@ -23,6 +23,7 @@ from zpdbench.statistics import (
     h3a_sensitivity,
     h3b,
     ladder,
+    metrics,
     power_table,
     r1,
     rq1,
@@ -488,3 +489,30 @@ def test_plan_reads_a_pilot(root: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert f"5 (planned)  {row['power']:.2f}" in measured
     assert cli.main(["plan", *config, "--pilot", str(tmp_path / "none.tsv")]) == 2
     assert "cannot be read as scores.tsv" in capsys.readouterr().err
+
+
+def test_groups_of_subjects_and_acc_norm_have_rows() -> None:
+    """As the harness shows them: mmlu_stem and its like, HellaSwag's acc_norm."""
+    rows = []
+    for task, results in (("astronomy", [1, 0]), ("anatomy", [1]), ("virology", [0])):
+        rows += [("mmlu", task, f"{task}/{n}", float(c), None) for n, c in enumerate(results)]
+    rows += [("kobest", "hellaswag", str(n), float(n), 1.0) for n in range(2)]
+    table = pl.DataFrame(
+        [("m", "base", "0", 0, *row, 0, "0", "0" if row[3] else "1") for row in rows],
+        schema=[
+            "model", "condition", "seed", "step", "benchmark", "task", "item_id", "correct",
+            "correct_norm", "sample", "prediction", "gold",
+        ],
+        orient="row",
+    )  # fmt: skip
+    found = {
+        (b, t, m): (v, n)
+        for b, t, m, v, n in metrics.task_scores(table)
+        .select("benchmark", "task", "metric", "value", "n_items")
+        .iter_rows()
+    }
+    assert found["mmlu", "mmlu_stem", "acc"] == (pytest.approx(2 / 3), 3)
+    assert found["mmlu", "mmlu_other", "acc"] == (0.0, 1)
+    assert ("mmlu", "mmlu_humanities", "acc") not in found
+    assert found["kobest", "hellaswag", "acc_norm"] == (1.0, 2)
+    assert found["kobest", "hellaswag", "acc"] == (0.5, 2)

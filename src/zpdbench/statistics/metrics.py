@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from zpdbench.benchmarks import definition
 from zpdbench.errors import UserError
 from zpdbench.statistics.tables import is_macro_f1
 
@@ -132,8 +133,8 @@ def task_scores(table: pl.DataFrame) -> pl.DataFrame:
     Returns:
         model condition seed step benchmark task metric value n_items, sorted. The benchmark's
         primary metric comes first; then accuracy beside macro-F1, flexible beside strict
-        extraction, tasks, and the count of each status but `ok` and
-        `passed`.
+        extraction, tasks, groups of tasks (mmlu_stem), acc_norm, and the count of each status but
+        `ok` and `passed`.
     """
     columns = [*POINT, "task", "metric", "value", "n_items"]
     text = [pl.col(c).cast(pl.String) for c in ("model", "condition", "seed", "benchmark")]
@@ -177,6 +178,8 @@ def task_scores(table: pl.DataFrame) -> pl.DataFrame:
                 )
                 .select(columns)
             )
+    if not has_tasks.is_empty():
+        parts += [p.with_columns(*text).select(columns) for p in _beside(has_tasks)]
     if "status" in table.columns:
         odd = table.filter(
             pl.col("status").is_not_null() & ~pl.col("status").is_in(["ok", "passed"])
@@ -196,6 +199,32 @@ def task_scores(table: pl.DataFrame) -> pl.DataFrame:
             )
     result = pl.concat(parts)
     return result.sort(*POINT, pl.col("task") != "all", "task", "metric")
+
+
+def _beside(table: pl.DataFrame) -> list[pl.DataFrame]:
+    """Rows with tasks: the harness's groups of MMLU's subjects, and HellaSwag's acc_norm."""
+    parts = []
+    subjects = table.filter(pl.col("benchmark").cast(pl.String) == "mmlu")
+    groups = definition.load("mmlu").groups
+    names = {task: f"mmlu_{group}" for group, members in groups.items() for task in members}
+    grouped = subjects.with_columns(
+        pl.col("task").cast(pl.String).replace_strict(names, default=None, return_dtype=pl.String)
+    ).filter(pl.col("task").is_not_null())
+    if not grouped.is_empty():
+        means = _item_means(grouped, [*POINT, "task"], "correct")
+        parts.append(means.with_columns(pl.lit("acc").alias("metric")))
+    if "correct_norm" in table.columns:
+        normed = table.filter(
+            pl.col("correct_norm").is_not_null() & ~pl.col("correct_norm").is_nan()
+        )
+        if not normed.is_empty():
+            means = _item_means(normed, [*POINT, "task"], "correct_norm")
+            parts.append(
+                means.with_columns(
+                    pl.col("task").cast(pl.String), pl.lit("acc_norm").alias("metric")
+                )
+            )
+    return parts
 
 
 def _by_size(tasks: pl.DataFrame) -> pl.DataFrame:

@@ -14,7 +14,10 @@ from zpdbench.errors import UserError
 
 KEYS = ("model", "condition", "seed", "step", "benchmark", "task", "item_id", "sample")
 REQUIRED = ("model", "condition", "seed", "step", "benchmark", "item_id", "correct")
-OPTIONAL = ("task", "sample", "prediction", "gold", "correct_flexible", "status", "confidence")
+OPTIONAL = (
+    "task", "sample", "prediction", "gold", "correct_flexible", "correct_norm", "status",
+    "confidence",
+)  # fmt: skip
 
 _TRUE = ("1", "1.0", "true", "t", "yes")
 _FALSE = ("0", "0.0", "false", "f", "no")
@@ -55,8 +58,9 @@ def read_scores(
 
     Returns:
         model condition seed benchmark task item_id (categories), step (int64), sample (int64),
-        correct (float32 in [0, 1]); prediction, gold, correct_flexible, status, confidence where
-        a file has them. One row an answer; `task` is "" and `sample` 0 where not given.
+        correct (float32 in [0, 1]); prediction, gold, correct_flexible, correct_norm, status,
+        confidence where a file has them. One row an answer; `task` is "" and `sample` 0 where not
+        given.
 
     Raises:
         UserError: no file or column, no row, a value that is no score, a row twice.
@@ -147,7 +151,11 @@ def _scan(path: Path, keep: pl.Expr | None) -> pl.LazyFrame:
         .alias("sample"),
         pl.col("step").cast(pl.Float64).cast(pl.Int64),
         _number("correct", is_text),
-        *[_number(c, is_text) for c in ("correct_flexible", "confidence") if c in names],
+        *[
+            _number(c, is_text)
+            for c in ("correct_flexible", "correct_norm", "confidence")
+            if c in names
+        ],
         *[_label(c) for c in ("prediction", "gold") if c in names],
     )
     if keep is not None:
