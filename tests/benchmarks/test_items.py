@@ -112,6 +112,12 @@ def test_what_a_template_says_is_in_its_hash() -> None:
         for c in (False, True)
     }
     assert len(ids) == 8
+    stop = definition.model_copy(update={"stop": ["\n"]})
+    ids |= {d.template_id("gsm8k", num_fewshot=0, chat=False) for d in (stop, definition)}
+    ids |= {
+        definition.template_id("gsm8k", num_fewshot=0, chat=False, max_tokens=n) for n in (8, 256)
+    }
+    assert len(ids) == 10, "256 is the definition's own"
     assert {i.split("+")[0] for i in ids} == {"gsm8k@3.0"}
 
 

@@ -21,6 +21,8 @@ ENTRY_POINTS = "zpdbench.benchmarks"
 FOLDER = Path(__file__).parent / "definitions"
 TARGET_DELIMITER = " "
 FEWSHOT_DELIMITER = "\n\n"
+METRICS = ("acc", "acc_norm", "exact_match", "f1", "pass@k")
+"""All but f1 (macro-averaged over labels) are means over items."""
 HARNESS = "lm-evaluation-harness 0.4.13"
 
 
@@ -99,6 +101,11 @@ class Definition(_Part):
                 raise ValueError(f"tasks.{name}: a choice task needs choices and gold")
             if self.kind == "generate" and not self.max_tokens:
                 raise ValueError("max_tokens: is needed where text is generated")
+            for metric in task.metrics or self.metrics:
+                if metric not in METRICS:
+                    raise ValueError(f"metrics: no {metric!r}; one of {', '.join(METRICS)}")
+                if metric == "f1" and not self.name.startswith("kobest"):
+                    raise ValueError("metrics: f1 is computed for KoBEST's tasks only")
         return self
 
     @property
@@ -176,13 +183,21 @@ class Definition(_Part):
         """The metrics of a task, the headline one first."""
         return self.task(task).metrics or self.metrics
 
-    def template_id(self, task: str, *, num_fewshot: int, chat: bool) -> str:
-        """What every row records of how its prompt was made: `name@version+hash`."""
+    def template_id(
+        self, task: str, *, num_fewshot: int, chat: bool, max_tokens: int | None = None
+    ) -> str:
+        """What every row records of how it was asked: `name@version+hash`.
+
+        Args:
+            max_tokens: the limit of what is generated; the definition's if None.
+        """
+        limit = self.max_tokens if max_tokens is None else max_tokens
         part = files.digest(
             [
                 self.task(task).model_dump(mode="json", exclude={"files", "hub", "content"}),
                 [self.version, self.kind, self.fewshot, self.fewshot_split, self.answer],
                 [num_fewshot, chat],
+                [self.stop, limit] if self.kind == "generate" else [],
             ]
         )
         return f"{self.name}@{self.version}+{part[:12]}"

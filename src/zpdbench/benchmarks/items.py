@@ -89,7 +89,7 @@ def make_items(
     interim = _quota(definition.name, chosen, interim_items or 0, items_per)
     result = []
     for task, members in docs.items():
-        template = definition.template_id(task, num_fewshot=shots, chat=chat)
+        template = definition.template_id(task, num_fewshot=shots, chat=chat, max_tokens=limit)
         try:
             drawn = rendering.draw_shots(definition, pools.get(task, []), chosen[task], shots)
         except ValueError as error:
