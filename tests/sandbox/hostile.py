@@ -45,9 +45,9 @@ def escape(name: str, tries: str, source: str, *expected: str) -> None:
     HOSTILE.append(Hostile(name, tries, source, ESCAPE_TEST, expected or ("failed",)))
 
 
-def fake(name: str, tries: str, source: str, *expected: str) -> None:
+def fake(name: str, tries: str, source: str, *expected: str, test: str = FAKE_TEST) -> None:
     """Register an attack on the verdict."""
-    HOSTILE.append(Hostile(name, tries, source, FAKE_TEST, expected or ("failed",)))
+    HOSTILE.append(Hostile(name, tries, source, test, expected or ("failed",)))
 
 
 # Raw system calls, as several attacks use them. `call` returns the result or minus errno.
@@ -790,6 +790,48 @@ escape(
     """,
 )
 escape(
+    "standard_descriptors",
+    "change mode, owner and times of what descriptors 0 to 4 are, if the host has it too",
+    """
+    import os, stat
+    def f(x):
+        for fd in range(5):
+            mode = os.fstat(fd).st_mode
+            if stat.S_ISFIFO(mode):
+                continue
+            # To what they are: enough to see whether it could be done.
+            for action in (lambda: os.fchmod(fd, stat.S_IMODE(mode)), lambda: os.utime(fd),
+                           lambda: os.fchown(fd, 0, 0)):
+                try:
+                    action()
+                    return 'escaped'
+                except OSError:
+                    pass
+        return 'held'
+    """,
+)
+escape(
+    "library_modes",
+    "change mode and times of the library's folders, those that are hidden included",
+    """
+    import os
+    def f(x):
+        library = os.path.dirname(os.__file__)
+        for name in ('.', 'site-packages', 'dist-packages', 'test', 'os.py'):
+            path = os.path.join(library, name)
+            if not os.path.exists(path):
+                continue
+            for action in (lambda: os.chmod(path, os.stat(path).st_mode & 0o777),
+                           lambda: os.utime(path), lambda: os.chown(path, 0, 0)):
+                try:
+                    action()
+                    return 'escaped'
+                except OSError:
+                    pass
+        return 'held'
+    """,
+)
+escape(
     "rename_over",
     "rename, remove and replace files of the library",
     """
@@ -1097,6 +1139,25 @@ escape(
     """,
 )
 escape(
+    "datagrams_to_unix_sockets",
+    "send a datagram, by an address, to a unix socket of the host: abstract, by path, by msg",
+    """
+    import socket
+    def f(x):
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
+            a, b = socket.socketpair(socket.AF_UNIX, kind)
+            for name in ('\\0@ABSTRACT@-datagram', '@FOLDER@/datagram'):
+                for action in (lambda: a.sendto(b'x', name), lambda: a.connect(name),
+                               lambda: a.sendmsg([b'x'], [], 0, name)):
+                    try:
+                        action()
+                        return 'escaped'
+                    except OSError:
+                        pass
+        return 'held'
+    """,
+)
+escape(
     "descriptor_passing",
     "pass descriptors over whatever socket there is",
     """
@@ -1140,6 +1201,35 @@ fake("exit_hard_at_import", "os._exit(0) at once", "import os\nos._exit(0)\n", "
 fake("quit", "quit()", "def f(x):\n    raise SystemExit('passed')\n")
 fake("interrupt", "raise KeyboardInterrupt", "def f(x):\n    raise KeyboardInterrupt\n")
 fake("generator_exit", "raise GeneratorExit", "def f(x):\n    raise GeneratorExit\n")
+# Tests that ask in a loop: none is true of a function that gives no answer.
+LOOPS = {
+    "zip_map": f"for o, e in zip(map(candidate, [1, 2, 3]), [{SECRET}] * 3): assert o == e",
+    "all_map": f"assert all(map(lambda v: candidate(v) == v + {SECRET}, range(5)))",
+    "filter": f"assert not list(filter(lambda v: candidate(v) != {SECRET}, range(5)))",
+    "truth": f"assert not [v for v in map(candidate, range(3)) if v != {SECRET}]",
+    "star": f"assert not {{*map(candidate, range(3))}} - {{{SECRET}}}",
+    "iter": f"for wrong in iter(lambda: candidate(1), {SECRET}): assert False, wrong",
+    "next": f"assert next(map(candidate, [1]), {SECRET}) == {SECRET}",
+    "default": f"assert max(map(candidate, [1]), default={SECRET}) == {SECRET}",
+    "generator": f"try: assert all(candidate(v) == {SECRET} for v in range(3))\n"
+    "    except RuntimeError: pass",
+}
+for _loop, _body in LOOPS.items():
+    for _end, _source in {
+        "": "def f(x):\n    raise StopIteration\n",
+        "_value": f"def f(x):\n    raise StopIteration({SECRET % 7})\n",
+        "_subclass": "class E(StopIteration): pass\ndef f(x):\n    raise E\n",
+        "_by_name": "class E(Exception): pass\nE.__name__ = 'StopIteration'\n"
+        "E.__module__ = 'builtins'\ndef f(x):\n    raise E\n",
+        "_async": "def f(x):\n    raise StopAsyncIteration\n",
+        "_generator": "def f(x):\n    raise GeneratorExit\n",
+    }.items():
+        fake(
+            f"end_of_loop_{_loop}{_end}",
+            f"end the tests' loop ({_loop}) in silence by an exception",
+            _source,
+            test=f"def check(candidate):\n    {_body}\n",
+        )
 fake(
     "atexit",
     "an exit handler that says success",

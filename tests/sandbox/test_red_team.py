@@ -67,7 +67,14 @@ class Bait:
         self.path = socket.socket(socket.AF_UNIX)
         self.path.bind(str(folder / "socket"))
         self.path.listen()
-        for listener in self.listeners:
+        self.datagrams = [socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2)]
+        for receiver, name in zip(
+            self.datagrams, (f"\0{self.abstract}-datagram", str(folder / "datagram")), strict=True
+        ):
+            receiver.bind(name)
+        for name in ("socket", "datagram"):
+            (folder / name).chmod(0o777)
+        for listener in (*self.listeners, *self.datagrams):
             listener.setblocking(False)
         self.before = self.state()
 
@@ -97,7 +104,7 @@ class Bait:
     def settle(self) -> None:
         """Take what has been done to it so far as the state to compare with."""
         for path in self.folder.iterdir():
-            if path.name not in ("secret", "socket"):
+            if path.name not in ("secret", "socket", "datagram"):
                 path.unlink()
         for listener in self.listeners:
             with contextlib.suppress(BlockingIOError):
@@ -113,6 +120,12 @@ class Bait:
                 return False
             except BlockingIOError:
                 pass
+        for receiver in self.datagrams:
+            try:
+                receiver.recv(1)
+                return False
+            except BlockingIOError:
+                pass
         return self.state() == self.before
 
 
@@ -121,7 +134,7 @@ def bait(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bait]:
     os.environ["ZPDBENCH_TEST_SECRET"] = SECRET_VALUE
     laid = Bait(tmp_path_factory.mktemp("bait"))
     yield laid
-    for listener in laid.listeners:
+    for listener in (*laid.listeners, *laid.datagrams):
         listener.close()
     del os.environ["ZPDBENCH_TEST_SECRET"]
 
@@ -188,6 +201,56 @@ def test_root_without_another_identity(bait: Bait, monkeypatch: pytest.MonkeyPat
         verdicts = pool.judge([*(h.program(**bait.values()) for h in quick), GOOD])
     assert verdicts.pop().passed
     assert [v for v in verdicts if v.passed] == []
+    assert bait.untouched()
+
+
+# Without bubblewrap a file's name may be seen, and this attack asks for no more than that.
+SEES_NAMES = {"chroot"}
+
+
+def test_without_bubblewrap(bait: Bait, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the inner layers: no file is read or changed, no socket of the machine is reached."""
+    monkeypatch.setattr("zpdbench.sandbox.pool.modes", lambda: ["bare"])
+    quick = [h for h in HOSTILE if "timeout" not in h.expected and h.name not in SEES_NAMES]
+    with Pool(limits=LIMITS, waive=["namespaces", "root"]) as pool:
+        assert pool.mode == "bare"
+        verdicts = pool.judge([*(h.program(**bait.values()) for h in quick), GOOD])
+    assert verdicts.pop().passed
+    assert [v for v in verdicts if v.passed] == []
+    assert bait.untouched()
+
+
+MODES = ["user", "bare", *(["switch"] if os.geteuid() == 0 else [])]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_hostile_tests(mode: str, bait: Bait, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests of a stranger's bundle: they decide their own verdict, but they get out no more.
+
+    The attacks on the machine, run as the tests.
+    """
+    monkeypatch.setattr("zpdbench.sandbox.pool.modes", lambda: [mode])
+    programs = []
+    for hostile in HOSTILE:
+        # The tests' process has one descriptor more: its report.
+        if hostile.test != ESCAPE_TEST or hostile.name == "descriptors_inherited":
+            continue
+        if "timeout" in hostile.expected or (mode == "bare" and hostile.name in SEES_NAMES):
+            continue
+        text = hostile.program(**bait.values()).completion.partition("\n\n")[2]
+        test = f"{text}\ndef check(candidate):\n    out = f(0)\n    assert out == 'escaped', out\n"
+        programs.append(Program(hostile.name, PROMPT, "    return None\n", test, "f"))
+    before = descendants()
+    waive = ["namespaces", "root"] if mode == "bare" else []
+    with Pool(limits=LIMITS, waive=waive) as pool:
+        assert pool.mode == mode
+        inside = descendants()
+        verdicts = pool.judge([*programs, GOOD])
+        assert len(descendants()) == len(inside), "a process was left behind"
+    assert verdicts.pop().passed
+    assert len(verdicts) > 50
+    assert [v for v in verdicts if v.passed] == []
+    assert descendants() <= before
     assert bait.untouched()
 
 

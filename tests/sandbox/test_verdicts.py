@@ -244,13 +244,29 @@ LEAVE = {
     "sys_modules": ("import sys\nsys.modules['string'] = None", "bool(string.digits)", True),
     "path": ("import sys\nsys.path.insert(0, '/tmp')", "'/tmp' in sys.path", False),
     "environment": ("import os\nos.environ['X'] = '1'", "'X' in os.environ", False),
-    "file": ("open('/tmp/left', 'w').write('x')", "os.listdir('/tmp')", []),
+    "file": ("open('left', 'w').write('x')", "os.listdir('.')", []),
     "file_mode": (
-        "import os\ntry:\n    os.chmod('/tmp', 0o500)\nexcept OSError: pass",
-        "os.access('/tmp', os.W_OK)",
+        "import os\ntry:\n    os.chmod('.', 0o500)\nexcept OSError: pass",
+        "os.access('.', os.W_OK)",
         True,
     ),
-    "directory": ("import os\nos.mkdir('d')\nos.chdir('d')", "os.getcwd()", "/tmp"),
+    "hidden_folders": (
+        "import os\nfor name in ('site-packages', 'dist-packages', 'test'):\n"
+        "    p = os.path.join(os.path.dirname(os.__file__), name)\n"
+        "    for act in (lambda: os.chmod(p, os.stat(p).st_mode & 0o777),\n"
+        "                lambda: os.utime(p), lambda: os.mkdir(p + '/zpdbench-test')):\n"
+        "        try: act()\n        except OSError: pass",
+        "[(n, os.stat(os.path.join(os.path.dirname(os.__file__), n)).st_ctime_ns)"
+        " for n in os.listdir(os.path.dirname(os.__file__))"
+        " if n in ('site-packages', 'dist-packages', 'test')]",
+        None,
+    ),
+    "descriptor_mode": (
+        "import os\nfor fd in range(3): os.fchmod(fd, 0o111)",
+        "[oct(os.fstat(fd).st_mode) for fd in range(3)]",
+        None,
+    ),
+    "directory": ("import os\nos.mkdir('d')\nos.chdir('d')", "os.getcwd()[-2:] == '/d'", False),
     "umask": ("import os\nos.umask(0o777)", "os.umask(0)", 0o22),
     "recursion": ("import sys\nsys.setrecursionlimit(50)", "sys.getrecursionlimit()", 1000),
     "random": ("import random\nrandom.seed(5)", "random.random()", None),
@@ -267,14 +283,24 @@ LEAVE = {
 }
 
 
+MODES = ["user", "bare", *(["switch"] if os.geteuid() == 0 else [])]
+
+
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", LEAVE)
-def test_no_state_reaches_the_next_program(name: str) -> None:
+def test_no_state_reaches_the_next_program(
+    name: str, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In one sandbox, one after the other: leave something, look for it."""
+    monkeypatch.setattr("zpdbench.sandbox.pool.modes", lambda: [mode])
     leave, look, expected = LEAVE[name]
+    if name == "descriptor_mode" and mode == "bare":
+        leave = "pass"  # no mode at all can be changed there
     imports = "import math, os, random, resource, signal, sys\n"
     looker = f"{imports}try:\n    import string\nexcept ImportError:\n    pass\n"
     looker += f"def f(x): return {look}"
-    with Pool(workers=1) as pool:
+    with Pool(workers=1, waive=["namespaces", "root"] if mode == "bare" else []) as pool:
+        assert pool.mode == mode
         if expected is None:
             test = "raise ValueError(repr(candidate(1)))"
             before = judge(pool, looker, test).reason

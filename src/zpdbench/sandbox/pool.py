@@ -129,8 +129,8 @@ class Server:
             "writable": [tmp, *(d for d in devices if d == "/dev/null")],
             "limits": limits.as_message(),
             "server_filter": seccomp.server_filter() if filters else b"",
-            "thread_filter": seccomp.program_filter(threads=True) if filters else b"",
-            "program_filter": seccomp.program_filter(threads=False) if filters else b"",
+            "thread_filter": seccomp.program_filter(True, not bare) if filters else b"",
+            "program_filter": seccomp.program_filter(False, not bare) if filters else b"",
             "pid_mark": seccomp.PID_MARK,
         }
 

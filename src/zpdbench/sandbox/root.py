@@ -104,7 +104,8 @@ def bubblewrap_command(bwrap: str, root: Root, tmp_bytes: int, own_user: bool) -
     for source, place in root.binds:
         command += ["--ro-bind", source, place]
     for place in root.hidden:
-        command += ["--size", "4096", "--perms", "0555", "--tmpfs", place]
+        # A mount of its own, which the one below does not cover: its owner could change its mode.
+        command += ["--size", "4096", "--perms", "0555", "--tmpfs", place, "--remount-ro", place]
     for device in devices(own_user):
         command += ["--dev-bind", device, device]
     # Anyone may write, as in /tmp anywhere, but only this sandbox has it.

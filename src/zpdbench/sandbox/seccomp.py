@@ -6,9 +6,10 @@ numbers (32-bit, x32) kills the process. It is written here by hand, so no libra
 made by the trusted side; the sandbox only installs it.
 
 What the program's filter refuses, among the rest: new processes, exec, other processes' signals
-and limits, sockets (but for an unnamed pair), ptrace and its relatives, namespaces, mounts,
-keyrings, bpf, userfaultfd, io_uring, memfd, System V and POSIX queues and memory, changes of
-identity, and asking the kernel to signal another process for it (F_SETOWN, F_SETSIG).
+and limits, sockets (but for an unnamed pair, and no address to send to), ptrace and its relatives,
+namespaces, mounts, keyrings, bpf, userfaultfd, io_uring, memfd, System V and POSIX queues and
+memory, changes of identity, and asking the kernel to signal another process for it (F_SETOWN,
+F_SETSIG).
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ _PLAIN = """
     epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 eventfd eventfd2
     pipe pipe2 sendfile copy_file_range fadvise64 fallocate readahead set_robust_list
     get_robust_list getrandom rseq close_range pause rt_sigpending rt_sigsuspend rt_sigtimedwait
-    wait4 waitid getpriority sendto recvfrom shutdown getsockopt sched_rr_get_interval capget
+    wait4 waitid getpriority recvfrom shutdown getsockopt sched_rr_get_interval capget
 """
+_METADATA = {"chmod", "fchmod", "fchmodat", "utime", "utimes", "utimensat", "futimesat"}
 _SERVER = """
     fork vfork sendmsg recvmsg setrlimit pidfd_open landlock_restrict_self
 """
@@ -146,8 +148,13 @@ def numbers() -> dict[str, int]:
     return {name: int(number) for name, _, number in (w.partition("=") for w in table.split())}
 
 
-def program_filter(threads: bool) -> bytes:
-    """The filter of a program's process; `threads` False refuses threads as well as processes."""
+def program_filter(threads: bool, contained: bool = True) -> bytes:
+    """The filter of a program's process.
+
+    `threads` False refuses threads as well as processes; `contained` False, for a program that can
+    name the machine's files, refuses to change any file's mode and times (Landlock has no rule
+    about those).
+    """
     call = numbers()
     checks = [
         _only_own_process(call, "kill"),
@@ -157,11 +164,13 @@ def program_filter(threads: bool) -> bytes:
         _one_of(call["ioctl"], 1, _IOCTL, errno.ENOTTY),
         _one_of(call["prctl"], 0, _PRCTL),
         _one_of(call["socketpair"], 0, (_AF_UNIX,)),
+        _without_address(call["sendto"]),
         _block(call["clone3"], [_ret(_ERRNO | errno.ENOSYS)]),
     ]
     if threads:
         checks.append(_clone(call["clone"], thread=True))
-    return _assemble(checks, [call[n] for n in _PLAIN.split() if n in call])
+    names = [n for n in _PLAIN.split() if contained or n not in _METADATA]
+    return _assemble(checks, [call[n] for n in names if n in call])
 
 
 def server_filter() -> bytes:
@@ -170,6 +179,7 @@ def server_filter() -> bytes:
     free = ("kill", "tgkill", "tkill", "prlimit64", "fcntl", "ioctl", "prctl")
     checks = [
         _one_of(call["socketpair"], 0, (_AF_UNIX,)),
+        _without_address(call["sendto"]),
         _block(call["clone3"], [_ret(_ERRNO | errno.ENOSYS)]),
         _clone(call["clone"], thread=False),
     ]
@@ -230,6 +240,13 @@ def _one_of(number: int, argument: int, values: tuple[int, ...], error: int = er
 
 def _only_own_process(call: dict[str, int], name: str) -> bytes:
     return _one_of(call[name], 0, (PID_MARK,))
+
+
+def _without_address(number: int) -> bytes:
+    """Allow sendto to the other end only: with an address it reaches any socket it can name."""
+    halves = [_op(_LOAD, 16 + 8 * 4), _op(_JEQ, 0, 1, 0), _ret(_ERRNO | errno.EPERM)]
+    halves += [_op(_LOAD, 20 + 8 * 4), _op(_JEQ, 0, 1, 0), _ret(_ERRNO | errno.EPERM)]
+    return _block(number, [*halves, _ret(_ALLOW)])
 
 
 def _clone(number: int, thread: bool) -> bytes:

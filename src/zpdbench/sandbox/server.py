@@ -5,7 +5,7 @@ children run tests. It never sees a program: the child reads it from its own des
 of one program is in the memory that the next one is forked from.
 
 Its orders come over a socket (fd `CONTROL`), one packet each, and so do its answers. A child has
-fds 0 (the host's /dev/null), 1 and 2 (counted and thrown away), 3 (requests in), 4 (answers out),
+fds 0 (a pipe at its end), 1 and 2 (counted and thrown away), 3 (requests in), 4 (answers out),
 no others; a tests' child also 5 (its report).
 """
 
@@ -143,13 +143,12 @@ def _trespass(settings: dict[str, Any], ruleset: int) -> dict[str, str]:
                 found["seccomp"] = "a socket could be opened"
             except OSError:
                 pass
-        if settings["role"] == "candidate":
-            try:
-                if os.fork() == 0:
-                    os._exit(0)
-                found["processes"] = "a process could be forked"
-            except OSError:
-                pass
+        try:
+            if os.fork() == 0:
+                os._exit(0)
+            found["processes"] = "a process could be forked"
+        except OSError:
+            pass
     else:
         found["seccomp"] = "no filter is active"
     if settings["contained"]:
@@ -180,8 +179,7 @@ def confine(settings: dict[str, Any], limits: dict[str, Any], ruleset: int) -> N
         jail.landlock_restrict(ruleset)
         os.close(ruleset)
     template = settings["thread_filter" if settings["threads"] else "program_filter"]
-    # The tests are the benchmark's own: for them the server's filter is enough, and it is here.
-    if template and settings["role"] == "candidate":
+    if template:
         mark = struct.pack("<I", settings["pid_mark"])
         jail.install_filter(template.replace(mark, struct.pack("<I", os.getpid())))
 
@@ -306,8 +304,12 @@ def _child(
     """Arrange the descriptors, confine this process, read the program, run it. Never returns."""
     try:
         program, requests, answers = descriptors
+        # Not the server's fd 0: it is the host's /dev/null, whose mode its owner could change. Not
+        # one pipe for all either: its mode and its flags would reach the next program.
+        nothing, writer = os.pipe()
+        os.close(writer)
         # First all to high numbers, so that no dup2 below overwrites one that is still needed.
-        wanted = [0, output, output, requests, answers, report, program, ruleset]
+        wanted = [nothing, output, output, requests, answers, report, program, ruleset]
         high = [os.dup2(d, 100 + i) if d >= 0 else -1 for i, d in enumerate(wanted)]
         for target, source in enumerate(high):
             if source >= 0:
@@ -502,7 +504,7 @@ class _Candidate:
                 if name == "MemoryError":
                     raise _Abandon("memory", "MemoryError")
                 kind = _EXCEPTIONS.get(name)
-                if greeting or kind is None:
+                if greeting or kind is None or issubclass(kind, _ENDS_ITERATION):
                     whole = f"{name}: {reason}" if reason else name
                     raise _Abandon("failed", clip(whole))
                 raise kind(clip(reason))
@@ -531,6 +533,8 @@ def _exceptions() -> dict[str, type[Exception]]:
 
 
 _EXCEPTIONS = _exceptions()
+# These end a loop in silence: `all(map(candidate, ...))` in a test would be true of no answer.
+_ENDS_ITERATION = (StopIteration, StopAsyncIteration)
 
 
 def _tests(limit: int, prompt: str, test: str, entry_point: str, seed: str) -> None:
