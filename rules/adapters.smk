@@ -11,7 +11,7 @@ rule train_adapter:
         paths.benchmark("train_adapter", "model", "condition", "seed")
     container:
         images["train"]
-    threads: study.training.threads
+    threads: study.training.threads * study.training.processes
     resources:
         **resources.for_rule(study, "train_adapter"),
     params:

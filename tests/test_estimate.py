@@ -39,9 +39,9 @@ def test_arithmetic_of_a_run_by_hand(r4: Study) -> None:
     assert estimate.train_flop(r4, "qwen2.5-7b", "zpd") == pytest.approx(
         size * (4 * trained + 2 * scored)
     )
-    assert estimate.train_flop(r4, "qwen2.5-7b", "random", full=True) == pytest.approx(
-        6 * size * trained
-    )
+    training = r4.training.model_copy(update={"method": "full"})
+    full = r4.model_copy(update={"training": training})
+    assert estimate.train_flop(full, "qwen2.5-7b", "random") == pytest.approx(6 * size * trained)
 
 
 # Seconds and tokens an example of one run each on the machine of docs/performance.md, nothing else

@@ -154,3 +154,16 @@ def test_the_larger_chunk_takes_longer(mini: Study) -> None:
         members = given.chunks["mini-qwen", "all"]
         half = resources.serve_minutes(given, "mini-qwen", members[: len(members) // 2])
         assert 0 < half < resources.serve_minutes(given, "mini-qwen", members)
+
+
+def test_full_fine_tuning_and_more_processes_ask_for_more(mini: Study) -> None:
+    def of(size: int, name: str, **training: object) -> int:
+        return asked(with_model(mini, size, **training), "train_adapter", name)
+
+    small, large = 100_000_000, 7_000_000_000
+    assert of(small, "mem_mb", method="full") > of(small, "mem_mb") + 12 * small / 2**20
+    assert of(small, "mem_mb", processes=2) > 1.3 * of(small, "mem_mb")
+    assert of(small, "runtime", steps=10**6, method="full") > of(small, "runtime", steps=10**6)
+    assert of(small, "runtime", steps=10**6, processes=4) < of(small, "runtime", steps=10**6)
+    assert [of(large, "gpu"), of(large, "gpu", processes=4)] == [1, 4]
+    assert of(small, "gpu", processes=4) == 0

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from zpdbench import study
+from zpdbench import preflight, study
 from zpdbench.errors import UserError
 
 
@@ -201,3 +201,34 @@ def test_what_a_server_is_asked_for_is_in_the_digest(
         for section in (before, {**before, **change})
     }
     assert len(digests) == 1 + remade
+
+
+def test_full_fine_tuning_is_evaluated_at_its_last_step(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mini = study.load(root / "config/mini.yaml")
+    full = mini.model_copy(update={"training": mini.training.model_copy(update={"method": "full"})})
+    assert len(mini.served_steps) > 1
+    assert full.evaluation_steps == full.served_steps == [mini.training.steps]
+    assert full.weight_files == ("config.json", "model.safetensors")
+    preflight.check_names(full)
+    assert "note: training.method full keeps its last step only" in capsys.readouterr().err
+    config = study.load(root / "config/mini.yaml").model_dump(mode="json")
+    config["training"]["method"] = "full"
+    config["generations"] |= {"engine": "openai", "base_url": "http://localhost:1/v1"}
+    with pytest.raises(UserError, match="a server that is given adapters cannot serve"):
+        study.parse(config)
+
+
+def test_how_a_run_is_computed_retrains_nothing(root: Path) -> None:
+    mini = study.load(root / "config/mini.yaml")
+    wildcards = SimpleNamespace(model="mini-qwen", condition="random", seed="0")
+
+    def digest(**training: object) -> str:
+        changed = mini.training.model_copy(update=training)
+        return mini.model_copy(update={"training": changed}).digest("train_adapter", wildcards)
+
+    assert (
+        digest(processes=2) == digest(gradient_checkpointing=True) == digest(threads=7) == digest()
+    )
+    assert digest(method="full") != digest()

@@ -111,7 +111,7 @@ def claim(
             f"the job wants {count} GPUs, and there are {len(cards)}",
             fix="take a smaller model, or a machine with more",
         )
-    folder = folder or Path(environment.get("ZPDBENCH_CACHE", ".cache/zpdbench")) / "gpus"
+    folder = folder or Path(environment.get("ZPDBENCH_CACHE") or ".cache/zpdbench") / "gpus"
     folder.mkdir(parents=True, exist_ok=True)
     # All or none, under one lock: two jobs that hold half of what each needs would wait for ever.
     while True:

@@ -211,7 +211,7 @@ class Hours:
         return Hours(self.low + other.low, self.high + other.high)
 
 
-def train_flop(study: Study, model: str, condition: str, *, full: bool = False) -> float:
+def train_flop(study: Study, model: str, condition: str) -> float:
     """Floating-point operations of one run.
 
     2 a parameter and token forward, 2 backward for the activations' gradients, 2 more for the
@@ -220,7 +220,8 @@ def train_flop(study: Study, model: str, condition: str, *, full: bool = False) 
     """
     trained, scored = training_tokens(study, model, condition)
     size = parameters(study, model)
-    return size * ((6.0 if full else 4.0) * trained + 2.0 * scored)
+    a_token = 6.0 if study.training.method == "full" else 4.0
+    return size * (a_token * trained + 2.0 * scored)
 
 
 def train_hours(
@@ -299,19 +300,21 @@ def train_gb(study: Study, model: str, method: str, micro_batch: int | None = No
             Rajbhandari et al. 2020, section 3.1).
         micro_batch: examples a pass; else the configuration's.
 
+    The processes share a batch, and in full fine-tuning the state. Without gradient checkpointing.
     Activations: 34 bytes a token, hidden unit and layer at 16 bits, attention scores not kept
     (Korthikanti et al. 2022, eq. 1); logits of the whole pass in 32 bits with their gradient.
     """
     size, training = parameters(study, model), study.training
     width = 2 if training.precision == "bfloat16" else 4
-    micro = micro_batch or training.micro_batch or training.batch_size
+    most = training.batch_size // training.processes
+    micro = micro_batch or min(training.micro_batch or most, most)
     tokens = micro * training.max_tokens
     hidden = hidden_size(size)
     activations = tokens * 17 * width * hidden * (hidden / 128)
     vocabulary = min(VOCABULARY, size / 100)
     logits = 2 * 4 * tokens * vocabulary
     if method == "full":
-        state = 16.0 * size
+        state = 16.0 * size / training.processes
     else:
         state = width * size + 16 * adapter_parameters(size, training.lora.rank)
     return (state + activations + logits) / 1e9
@@ -336,6 +339,9 @@ def disk_gb(study: Study) -> dict[str, float]:
         models += stored
         cache += stored if isinstance(spec, HubModel) else 0.0
         runs = len(study.conditions) * len(study.seeds)
+        if study.training.method == "full":
+            adapters += (2 if study.training.precision == "bfloat16" else 4) * size * runs
+            continue
         adapters += 4 * adapter_parameters(size, study.training.lora.rank) * kept * runs
     found = {"base models": models, "hub's cache": cache, "adapters": adapters}
     return {name: value / 1e9 for name, value in found.items()}

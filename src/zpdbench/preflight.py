@@ -33,6 +33,7 @@ def check_names(study: Study) -> None:
     from zpdbench.curriculum import registry
 
     registry.check(study)
+    _note_last_step_only(study)
     for source in study.hub_sources:
         if not source.is_pinned:
             print(
@@ -59,6 +60,16 @@ def check_tables(study: Study, rules: Collection[str]) -> None:
                 where="hypotheses.h3a",
                 fix="give hypotheses: {h3a: {small: MODEL, large: MODEL}}, or ask for `all`",
             )
+
+
+def _note_last_step_only(study: Study) -> None:
+    asked = [name for name, b in study.benchmarks.items() if b.interim_items]
+    if study.training.method == "full" and asked:
+        print(
+            "note: training.method full keeps its last step only: interim_items of "
+            f"{', '.join(asked)} are not asked, evaluate_every says when the state is saved",
+            file=sys.stderr,
+        )
 
 
 def check_machine(study: Study) -> None:

@@ -45,8 +45,8 @@ def wants_gpu(study: Study, model: str) -> bool:
 
 
 def train_gpus(study: Study, model: str) -> int:
-    """GPUs of a training job: one, or none. A run is never spread over several."""
-    return int(wants_gpu(study, model))
+    """GPUs of a training job: one a process, or none."""
+    return study.training.processes if wants_gpu(study, model) else 0
 
 
 def serve_gpus(study: Study, model: str) -> int:
@@ -69,8 +69,9 @@ def too_large_to_train(study: Study, model: str) -> str | None:
         return None
     return (
         f"{model}: training takes about {needed:.0f} GB on one GPU, where an {GPU.name} has "
-        f"{GPU.memory_gb:.0f}; a run is not spread over several. Leave the model out, lower "
-        "training.micro_batch or max_tokens, or name a partition of larger cards"
+        f"{GPU.memory_gb:.0f}; only full fine-tuning is spread over several (training.processes). "
+        "Leave the model out, lower training.micro_batch or max_tokens, or name a partition of "
+        "larger cards"
     )
 
 
@@ -82,14 +83,21 @@ def train_mb(study: Study, model: str) -> int:
     """
     size, training = estimate.parameters(study, model), study.training
     width = _BYTES[training.precision]
-    tokens = (training.micro_batch or training.batch_size) * training.max_tokens
+    processes = training.processes
+    micro = min(training.micro_batch or training.batch_size, training.batch_size // processes)
+    tokens = micro * training.max_tokens
     # The formulas of estimate.train_gb, whose docstring has their sources.
     hidden = estimate.hidden_size(size)
     activations = tokens * 17 * width * hidden**2 / 128
     vocabulary = min(estimate.VOCABULARY, size // 100)
     logits = 2 * 4 * tokens * vocabulary
     adapter = 16 * size / 150 * training.lora.rank / 8
-    return _LIBRARIES_MB + int((1.3 * size * width + adapter + activations + logits) / 2**20)
+    each = _LIBRARIES_MB + int((activations + logits) / 2**20)
+    if training.method == "full":
+        # Value, gradient and two moments in float32; loading and saving hold the weights again, in
+        # each process, and a layer's cast or gathered weights stay for its backward pass.
+        return processes * each + int((16 + processes * 8) * size / 2**20)
+    return processes * (each + int((1.3 * size * width + adapter) / 2**20))
 
 
 def serve_mb(study: Study, model: str) -> int:
@@ -102,8 +110,10 @@ def serve_mb(study: Study, model: str) -> int:
 def train_minutes(study: Study, model: str, condition: str) -> int:
     """Minutes to ask for one run: twice what `estimate` says, and a start."""
     if train_gpus(study, model):
-        return _minutes(estimate.train_hours(study, model, GPU, condition), 1)
-    return _LEAST_MINUTES + int(2 * estimate.cpu_train_seconds(study, model, condition) / 60)
+        hours = estimate.train_hours(study, model, GPU, condition)
+        return _minutes(hours, train_gpus(study, model))
+    seconds = estimate.cpu_train_seconds(study, model, condition) / study.training.processes
+    return _LEAST_MINUTES + int(2 * seconds / 60)
 
 
 def serve_minutes(study: Study, model: str, members: Sequence[grid.Run]) -> int:

@@ -357,3 +357,49 @@ def test_a_process_that_dies_takes_the_run_with_it(
     assert time.monotonic() - begun < 30
     assert "process 1 failed first:\nout of memory" in capfd.readouterr().err
     assert os.environ.get("RANK") is None
+
+
+# -- what comes after ---------------------------------------------------------------------------
+
+
+def test_a_full_run_answers_as_trained(train: Train, world: Path, tmp_path: Path) -> None:
+    """Trained by the verb, served by an engine of its own, compared with the base."""
+    from argparse import Namespace
+
+    from tests import tiny
+    from zpdbench.engines import Request, Settings
+    from zpdbench.engines.transformers_engine import TransformersEngine
+    from zpdbench.generations import generate_chunk
+
+    out = train(out="random/s0", **FULL)
+    config = configuration(**FULL)
+    config["conditions"] = {"random": {"order": "random"}}
+    config["seeds"] = [0]
+    config["generations"] = {"engine": "transformers", "max_model_len": 256}
+    (tmp_path / "study.yaml").write_text(study.lock_text(study.parse(config)))
+    items = tiny.save_items(tmp_path / "items/gsm8k.parquet", "generate", count=4, interim=0)
+    generate_chunk.main(
+        Namespace(
+            study=str(tmp_path / "study.yaml"),
+            model="m",
+            chunk="all",
+            checkpoint=str(world / "m"),
+            adapters=[str(out)],
+            items=[str(items)],
+            out=str(tmp_path / "all.parquet"),
+        )
+    )
+    frame = pl.read_parquet(tmp_path / "all.parquet")
+    assert frame.group_by("condition", "step").len().sort("condition").rows() == [
+        ("base", 0, 4), ("random", STEPS, 4)
+    ]  # fmt: skip
+    # The engine's model is the trained one: its likelihoods are the trainer's own.
+    tokens = encoding.Encoder(world / "m").encode(["What is 2 + 3?"], ["2 + 3 = 5. #### 5"], 128)
+    whole, prompt = tuple(int(t) for t in tokens[0]), int(tokens.prompts[0])
+    network = decoder.load(out / "step24")
+    batch = batches.pack(tokens, np.arange(1))
+    with torch.no_grad():
+        loss, _ = cross_entropy(network(batch), network.head, batch.targets)
+    engine = TransformersEngine(out / "step24", Settings())
+    ((_, answer),) = engine.ask([(0, Request(whole[:prompt], choices=(whole[prompt:],)))])
+    assert answer.logprobs[0] == pytest.approx(-float(loss), abs=1e-3)

@@ -348,3 +348,89 @@ def test_an_engine_that_dies_is_one_clear_line_and_loses_nothing(
     assert "out of memory. Tried" in str(caught.value) and "\n" not in str(caught.value)
     assert "finished cells are kept" in str(caught.value.fix)
     assert len(list((cache / "cells").rglob("*.parquet"))) == 4, "four were finished"
+
+
+@pytest.fixture(scope="module")
+def full(grid: Grid, tmp_path_factory: pytest.TempPathFactory) -> Grid:
+    """The same study with all weights trained: each run's last step is a checkpoint."""
+    config = copy.deepcopy(grid.config)
+    config["training"]["method"] = "full"
+    made = Grid(tmp_path_factory.mktemp("full"), config)
+    for part in ("checkpoints", "items"):
+        shutil.copytree(grid.folder / part, made.folder / part)
+    base = files.read_manifest(made.checkpoint)["digest"]
+    for number, condition in enumerate(CONDITIONS):
+        folder = made.adapter(condition)
+        tiny.save_checkpoint(folder / f"step{STEPS[-1]}", "qwen2", seed=20 + number)
+        (folder / f"step{STEPS[-1]}/MANIFEST.json").unlink()
+        files.write_manifest(folder, {"kind": "full", "base": base})
+    return made
+
+
+@pytest.mark.parametrize("engine", ["transformers", pytest.param("vllm", marks=pytest.mark.slow)])
+def test_runs_of_all_weights_are_served_one_after_the_other(
+    full: Grid, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    opened: list[str] = []
+    original = generate_chunk.open_engine
+
+    def look(kind: str, checkpoint: Path, settings: Any) -> Any:
+        opened.append(Path(checkpoint).parent.parent.name)
+        return original(kind, checkpoint, settings)
+
+    monkeypatch.setattr(generate_chunk, "open_engine", look)
+    generate_chunk.main(full.arguments(tmp_path / "all.parquet", changes={"engine": engine}))
+    assert opened[:3] == [full.folder.name, *CONDITIONS]
+    frame = pl.read_parquet(tmp_path / "all.parquet")
+    assert set(frame.filter(pl.col("condition") != "base")["step"]) == {STEPS[-1]}
+    assert frame.group_by("condition").len().sort("condition").rows() == [
+        ("base", 30), *((c, 30) for c in CONDITIONS)
+    ]  # fmt: skip
+    assert frame["adapter"].n_unique() == 1 + len(CONDITIONS)
+    # What each engine says is what its checkpoint says when it stands alone.
+    from zpdbench.engines import Settings
+    from zpdbench.engines.transformers_engine import TransformersEngine
+    from zpdbench.generations.generate_chunk import Job
+
+    arguments = full.arguments(tmp_path / "x.parquet", changes={"engine": "transformers"})
+    study = generate_chunk.studies.load(arguments.study)
+    job = Job(
+        study, "tiny", study.chunks["tiny", "all"], full.checkpoint, arguments.adapters,
+        arguments.items,
+    )  # fmt: skip
+    for condition in CONDITIONS:
+        alone = TransformersEngine(full.adapter(condition) / "step8", Settings())
+        cells = [c for c in job.cells if c.run.condition == condition]
+        for cell in cells:
+            asked = {a.item_id: answer for a, answer in alone.ask(job._requests([cell]))}
+            rows = frame.filter(
+                (pl.col("condition") == condition) & (pl.col("benchmark") == cell.benchmark)
+            )
+            for row in rows.iter_rows(named=True):
+                assert row["text"] == asked[row["item_id"]].text
+                assert row["logprobs"] == pytest.approx(asked[row["item_id"]].logprobs, abs=1e-4)
+
+
+def test_one_run_of_all_weights_and_the_base_it_is_compared_with(
+    full: Grid, cache: Path, tmp_path: Path
+) -> None:
+    changes = {"group_by": ["model", "condition", "seed"], "engine": "transformers"}
+    out = tmp_path / "zpd-s0.parquet"
+    generate_chunk.main(full.arguments(out, chunk="zpd-s0", changes=changes))
+    assert pl.read_parquet(out).height == 30
+    # Weights that are the base's own have learnt nothing, and that is said.
+    broken = Grid(tmp_path / "broken", full.config)
+    shutil.copytree(full.folder, broken.folder)
+    folder = broken.adapter("zpd")
+    shutil.copy(broken.checkpoint / "model.safetensors", folder / "step8")
+    files.write_manifest(folder, {"base": files.read_manifest(broken.checkpoint)["digest"]})
+    with pytest.raises(UserError, match=r"zpd/s0/step8: all .* equal the untuned base"):
+        generate_chunk.main(broken.arguments(out, chunk="zpd-s0", changes=changes))
+    # And another model's are refused before any engine starts.
+    other = tmp_path / "other"
+    tiny.save_checkpoint(other, "qwen2", layers=2)
+    for name in ("model.safetensors", "config.json"):
+        shutil.copy(other / name, folder / "step8")
+    files.write_manifest(folder, {"base": files.read_manifest(broken.checkpoint)["digest"]})
+    with pytest.raises(UserError, match="is a model of another base"):
+        generate_chunk.main(broken.arguments(out, chunk="zpd-s0", changes=changes))

@@ -101,13 +101,16 @@ def join(processes: int, wants_gpu: bool) -> Group:
     Raises:
         UserError: fewer GPUs than processes on this machine, or a device that knows no group.
     """
-    device = devices.find(wants_gpu)
     if processes == 1:
-        return Group(device=device)
+        return Group(device=devices.find(wants_gpu))
     import torch
     import torch.distributed as dist
     from accelerate import PartialState
 
+    # What they may see was claimed once for all of them, by whoever started them.
+    device = devices.choose(
+        wants_gpu, cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available()
+    )
     here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
     there = {"cuda": torch.cuda.device_count(), "cpu": here}.get(device, 1)
     if there < here:
@@ -137,12 +140,14 @@ def leave(group: Group) -> None:
         dist.destroy_process_group()
 
 
-def launch(processes: int, arguments: Mapping[str, Any]) -> int:
+def launch(processes: int, arguments: Mapping[str, Any], wants_gpu: bool = False) -> int:
     """Run `train-adapter` with these arguments in as many processes; the exit code.
 
     SIGTERM is handed on, so that the run saves its state. What another process than the first has
     to say is shown only if it was the first to fail.
     """
+    if wants_gpu and os.environ.get(devices.VARIABLE, "cuda") == "cuda":
+        devices.claim(processes)
     package = str(Path(__file__).resolve().parents[2])
     search = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
     command = [sys.executable, "-m", "zpdbench.adapters.parallel", json.dumps(dict(arguments))]

@@ -34,7 +34,8 @@ def main(args: argparse.Namespace) -> int:
     settings = study.load(args.study)
     processes = settings.training.processes
     if processes > 1 and not parallel.started(processes):
-        return parallel.launch(processes, {k: v for k, v in vars(args).items() if k != "verb"})
+        given = {k: v for k, v in vars(args).items() if k != "verb"}
+        return parallel.launch(processes, given, resources.wants_gpu(settings, args.model))
     # Before torch is loaded: its thread pools are made once.
     os.environ["OMP_NUM_THREADS"] = str(settings.training.threads)
     run = train(

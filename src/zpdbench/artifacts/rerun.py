@@ -89,13 +89,23 @@ def checkpoint(bundle: Bundle, workshop: Workshop, model: str) -> Path | str:
 
 
 def adapter(bundle: Bundle, workshop: Workshop, run: grid.Run) -> Path:
-    """A run's folder as the verbs want it; without its trace if the bundle has none."""
+    """A run's folder as the verbs want it; without its trace if the bundle has none.
+
+    A bundle holds of a run that trained all weights what its answers depend on; the tokenizer that
+    an engine wants beside them is the base's.
+    """
     name = PATHS.adapter(*run).removeprefix("results/")
-    if bundle.included.traces:
+    full = bundle.study.training.method == "full"
+    if bundle.included.traces and not full:
         return bundle.path(name)
     target = workshop.path(name)
     if not target.is_dir():
         shutil.copytree(bundle.path(name), target)
+        base = checkpoint(bundle, workshop, run.model) if full else ""
+        for file in sorted(base.iterdir()) if isinstance(base, Path) else ():
+            beside = target / grid.adapter_step(bundle.study.training.steps) / file.name
+            if not (beside.exists() or ".safetensors" in file.name or file.name == "MANIFEST.json"):
+                shutil.copyfile(file, beside)
         listed = reading.read_json(target / "MANIFEST.json", 16 << 20)
         files.write_manifest(target, {"base": listed.get("base")})
     return target

@@ -22,6 +22,9 @@ Tag = TypeVar("Tag")
 class Adapter:
     """A LoRA adapter folder (PEFT's safetensors) and the digest of what is in it.
 
+    Of rank 0 it is a whole checkpoint, all of whose weights were trained: an engine of its own is
+    started on the folder, and asked without naming an adapter.
+
     Two folders with one digest are one adapter; a changed file is another adapter, whatever its
     path says, so nothing computed for the old weights can be taken for the new.
     """

@@ -7,11 +7,11 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from zpdbench import files
+from zpdbench import files, grid
 from zpdbench.engines import Adapter
 from zpdbench.errors import UserError
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG, WEIGHTS = grid.ADAPTER_FILES
 _REMAKE = "delete the folder; it is trained again"
 # What no engine here applies, though the file would load.
 _UNSUPPORTED = ("use_dora", "lora_bias", "layer_replication", "modules_to_save", "rank_pattern")
@@ -119,6 +119,33 @@ def read_adapter(folder: str | Path, base: Shapes, max_rank: int) -> Adapter:
         _check_tensor(folder, name, shape, base, rank)
     digest = files.digest({name: files.sha256_file(folder / name) for name in (CONFIG, WEIGHTS)})
     return Adapter(folder, digest, rank)
+
+
+def read_full(folder: str | Path, base: Shapes) -> Adapter:
+    """Check the folder of a run that trained all weights against its base and give its digest.
+
+    Raises:
+        UserError: unreadable, truncated, or not of the base's shape.
+    """
+    folder = Path(folder)
+    shapes = checkpoint_shapes(folder)
+    # Tied embeddings are stored once or twice, as whoever saved them liked.
+    for name in sorted(set(shapes) ^ set(base)):
+        if name != "lm_head.weight":
+            raise UserError(
+                f"is a model of another base: {name} is in one of them only",
+                where=str(folder),
+                fix=_REMAKE,
+            )
+    for name, shape in sorted(shapes.items()):
+        if base.get(name, shape) != shape:
+            raise UserError(
+                f"is a model of another base: {name} is {shape}, this base's is {base[name]}",
+                where=str(folder),
+                fix=_REMAKE,
+            )
+    digest = files.digest({name: files.sha256_file(folder / name) for name in grid.FULL_FILES})
+    return Adapter(folder, digest, 0)
 
 
 def _check_tensor(folder: Path, name: str, shape: tuple[int, ...], base: Shapes, rank: int) -> None:

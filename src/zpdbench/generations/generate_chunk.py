@@ -8,6 +8,7 @@ prefix follow each other; each cell is stored as soon as its last answer is in.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -29,7 +30,7 @@ from zpdbench.engines import (
     engine_version,
     open_engine,
 )
-from zpdbench.engines.adapters import checkpoint_shapes, read_adapter
+from zpdbench.engines.adapters import checkpoint_shapes, read_adapter, read_full
 from zpdbench.errors import UserError
 from zpdbench.generations import trust
 from zpdbench.generations.cells import (
@@ -103,6 +104,7 @@ class Job:
         self.checkpoint = checkpoint
         self.section = study.generations
         self.cache = Cache()
+        self.full = study.training.method == "full"
         shapes = checkpoint_shapes(checkpoint)
         self.base = files.check_manifest(checkpoint)["digest"]
         self.adapters = self._read_adapters(adapters, shapes)
@@ -114,6 +116,8 @@ class Job:
         self.canary = self._canary()
         self.rows: dict[str, dict[str, Row]] = {}
         self._engine: Engine | None = None
+        self._serving = self.checkpoint
+        self._metrics: list[dict[str, float]] = []
         self.probe: trust.Probe | None = None
 
     # -- planning ---------------------------------------------------------------------------------
@@ -143,8 +147,11 @@ class Job:
                     fix="delete the folder; it is trained again",
                 )
             for step in self.study.served_steps:
-                result[run, step] = read_adapter(
-                    where / grid.adapter_step(step), dict(shapes), self.study.training.lora.rank
+                folder = where / grid.adapter_step(step)
+                result[run, step] = (
+                    read_full(folder, dict(shapes))
+                    if self.full
+                    else read_adapter(folder, dict(shapes), self.study.training.lora.rank)
                 )
         return result
 
@@ -232,7 +239,8 @@ class Job:
             return {**self.section.server.model_dump(), "model": served}
         if self.section.engine == "transformers":
             return {"device": devices.find(resources.wants_gpu(self.study, self.model))}
-        options: dict[str, Any] = {} if self.adapters else {"lora": False}
+        lora = bool(self.adapters) and not self.full
+        options: dict[str, Any] = {} if lora else {"lora": False}
         # A model whose weights need several GPUs is split over them.
         if (devices_wanted := resources.serve_gpus(self.study, self.model)) > 1:
             options["tensor_parallel_size"] = devices_wanted
@@ -321,10 +329,9 @@ class Job:
                 self._answer(missing)
             self._check_adapters()
             self._probe()
-            metrics = self._metrics(answered=bool(missing))
+            metrics = self._measured(answered=bool(missing))
         finally:
-            if self._engine is not None:
-                self._engine.close()
+            self._stop()
         self._write(out)
         timing = {
             "seconds": round(time.monotonic() - self.started, 3),
@@ -335,40 +342,56 @@ class Job:
         }
         files.write_text(out.with_suffix(".timing.json"), json.dumps(timing, indent=1) + "\n")
 
-    def _metrics(self, *, answered: bool) -> dict[str, float]:
+    def _measured(self, *, answered: bool) -> dict[str, float]:
         """What the engine measured; where all was found, what it measured when it answered."""
         path = self._kept("metric")
+        metrics = _added([*self._metrics, *([self._engine.metrics()] if self._engine else [])])
         if answered:
-            metrics = self.engine().metrics()
             files.write_text(path, files.canonical_json(metrics) + "\n")
             return metrics
         try:
             return dict(json.loads(path.read_text("utf-8")))
         except (OSError, ValueError, TypeError):
-            return self._engine.metrics() if self._engine else {}
+            return metrics
 
     def _kept(self, what: str) -> Path:
         """Where the cache keeps what was found about these cells together."""
         key = files.digest([what, PROBES, sorted({c.key for c in self.cells})])
         return self.cache.folder.parent / f"{what}s" / f"{key}.json"
 
-    def engine(self) -> Engine:
-        """The engine, started when it is first needed."""
+    def engine(self, cell: Cell) -> Engine:
+        """The engine that answers a cell, started when it is first needed.
+
+        Runs that trained all weights have one each, the base has its own: one at a time.
+        """
+        checkpoint = cell.adapter.path if cell.adapter and self.full else self.checkpoint
+        if self._engine is not None and checkpoint != self._serving:
+            self._stop()
         if self._engine is None:
             # Not in silence on the CPU of a node without GPU.
             if self.section.engine != "openai" and resources.wants_gpu(self.study, self.model):
                 devices.find(True, resources.serve_gpus(self.study, self.model))
-            self._engine = open_engine(self.section.engine, self.checkpoint, self.settings)
+            self._serving = checkpoint
+            self._engine = open_engine(self.section.engine, checkpoint, self.settings)
         return self._engine
 
-    def _asked(self, requests: Iterable[tuple[Tag, Request]]) -> Iterator[tuple[Tag, Answer]]:
-        """The engine's answers; whatever breaks in it is one clear line.
+    def _stop(self) -> None:
+        if self._engine is not None:
+            self._metrics.append(self._engine.metrics())
+            self._engine.close()
+            self._engine = None
+            gc.collect()
+
+    def _asked(
+        self, cell: Cell, requests: Iterable[tuple[Tag, Request]]
+    ) -> Iterator[tuple[Tag, Answer]]:
+        """A cell's engine's answers; whatever breaks in it is one clear line.
 
         Raises:
             UserError: the engine failed.
         """
         try:
-            yield from self.engine().ask(requests)
+            yield from self.engine(cell).ask(requests)
         except UserError:
             raise
         except Exception as error:  # engines raise many kinds: out of memory, dead workers
@@ -383,7 +406,7 @@ class Job:
     def _request(self, cell: Cell, prompt: Prompt) -> Request:
         section = self.study.benchmarks[cell.benchmark]
         return prompt.request(
-            cell.adapter,
+            None if self.full else cell.adapter,
             temperature=section.temperature,
             top_p=section.top_p,
             seed=sampling_seed(self.section.seed, prompt.digest, cell.sample),
@@ -397,13 +420,13 @@ class Job:
                 yield _Asked(cell, prompt.item_id), self._request(cell, prompt)
 
     def _answer(self, cells: Sequence[Cell]) -> None:
-        self.engine()
+        self.engine(cells[0])
         partial: dict[str, dict[str, Row]] = {cell.key: {} for cell in cells}
         total = sum(len(cell.items) for cell in cells)
         done = tokens = 0
         begun = time.monotonic()
         with track(f"generate {self.model}", total, "answers") as bar:
-            for asked, answer in self._asked(self._requests(cells)):
+            for asked, answer in self._answers(cells):
                 cell, rows = asked.cell, partial[asked.cell.key]
                 row = self._row(cell, asked.item_id, answer)
                 rows[asked.item_id] = row
@@ -415,6 +438,17 @@ class Job:
                     done += 1
                 rate = tokens / max(time.monotonic() - begun, 1e-9)
                 bar.advance(1, f"{rate:,.0f} tokens/s, {done}/{len(cells)} cells, {cell.title}")
+
+    def _answers(self, cells: Sequence[Cell]) -> Iterator[tuple[_Asked, Answer]]:
+        """All answers, from one engine, or from one after the other where weights differ."""
+        if not self.full:
+            yield from self._asked(cells[0], self._requests(cells))
+            return
+        by_weights: dict[str, list[Cell]] = {}
+        for cell in cells:
+            by_weights.setdefault(cell.adapter.digest if cell.adapter else "", []).append(cell)
+        for own in by_weights.values():
+            yield from self._asked(own[0], self._requests(own))
 
     def _row(self, cell: Cell, item_id: str, answer: Answer) -> Row:
         prompt = self.prompts[cell.benchmark][item_id]
@@ -462,15 +496,14 @@ class Job:
         except (OSError, ValueError, TypeError):
             pass
         pairs = []
-        engine = self.engine()
-        forget = getattr(engine, "forget", None)
         for number, index in enumerate(trust.spread(len(self.cells), PROBES)):
             cell = self.cells[index]
             item_id = cell.items[number * 7919 % len(cell.items)]
-            if forget is not None:
-                forget()
+            engine = self.engine(cell)
+            if hasattr(engine, "forget"):
+                engine.forget()
             request = self._request(cell, self.prompts[cell.benchmark][item_id])
-            ((_, answer),) = list(self._asked([(None, request)]))
+            ((_, answer),) = list(self._asked(cell, [(None, request)]))
             pairs.append((self._of(cell)[item_id], self._row(cell, item_id, answer)))
         self.probe = trust.compare(pairs)
         files.write_text(path, files.canonical_json(vars(self.probe)) + "\n")
@@ -532,6 +565,14 @@ class Job:
                 metadata={"batch_invariance": files.canonical_json(about)},
             )
         _say(f"{self.model} {out.stem}: {len(rows)} answers")
+
+
+def _added(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The engines' metrics, summed; what is a rate or a share only if there was one engine."""
+    if len(metrics) < 2:
+        return dict(metrics[0]) if metrics else {}
+    names = [n for n in metrics[0] if not n.endswith("_per_second")]
+    return {n: round(sum(m.get(n, 0.0) for m in metrics), 3) for n in names}
 
 
 def _say(line: str) -> None:
