@@ -59,7 +59,7 @@ APART := tests/workflow/test_slurm.py tests/workflow/test_apptainer.py tests/san
   tests/engines/test_openai.py tests/e2e/test_r4_miniature.py tests/e2e/test_review.py tests/artifacts/test_tampering.py
 
 test: venv ## all tests but those of images, Slurm, servers and fresh environments, fast ones first
-	$(BIN)/python -m pytest -q $(APART:%=--ignore=%)
+	$(BIN)/python -m pytest -m "not full" -q $(APART:%=--ignore=%)
 
 # Debian's packages for these are installed by the tests themselves, as root; where that cannot be
 # done they fail here, and are skipped elsewhere.
@@ -75,7 +75,7 @@ test-all: venv ## those too
 	$(BIN)/python -m pytest -q
 
 test-fast: venv ## what takes seconds
-	$(BIN)/python -m pytest -m "not slow" -q
+	$(BIN)/python -m pytest -m "not slow and not full" -q
 
 lock: venv ## compile envs/*.in again
 	PATH="$$PWD/$(BIN):$$PATH" envs/lock.sh uv

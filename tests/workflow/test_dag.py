@@ -58,6 +58,15 @@ def test_a_study_of_one_model_asks_for_what_it_can_answer(root: Path, tmp_path: 
     assert counts == plan.make_plan(study.load(path)).jobs
 
 
+def test_the_simulations_are_a_target_of_their_own(root: Path, tmp_path: Path) -> None:
+    target = f"{tmp_path}/validation.tsv"
+    overrides = [f"results={tmp_path}", "replicates=300"]
+    result = dry_run(root, target, "--printshellcmds", "--config", *overrides)
+    assert result.returncode == 0, result.stderr
+    assert job_counts(result.stdout + result.stderr) == {"validate_statistics": 1, "total": 1}
+    assert f"--replicates 300 --out {target}" in result.stdout
+
+
 def test_the_r4_study_is_derived_from_its_verdict_in_seconds(root: Path, tmp_path: Path) -> None:
     config = root / "config/r4.yaml"
     start = time.monotonic()

@@ -16,29 +16,29 @@ COLUMNS = contrasts.COLUMNS
 def analyse(data: runs.Runs, h: Ablations, ablated: list[str]) -> list[dict[str, Any]]:
     """Rows of ablations.tsv: ablated - full per seed, two-sided paired t.
 
-    Holm over the ablations within a model, benchmark and scale.
+    Holm within a model and scale: over the ablations on the mean (primary), and over ablations
+    and benchmarks together on the benchmarks.
     """
     rows: list[dict[str, Any]] = []
     for model in data.models:
+        families: dict[tuple[str, bool], list[dict[str, Any]]] = {}
         for benchmark in [*data.benchmarks, MEAN]:
             for scale in runs.SCALES:
-                part = []
                 for condition in ablated:
                     values = data.differences(model, condition, h.full, benchmark, scale)
-                    part.append(
-                        contrasts.row(
-                            effects.paired(
-                                values, side="different", alpha=h.alpha, level=1 - h.alpha
-                            ),
-                            side="different", alpha=h.alpha, n_seeds=len(values),
-                            hypothesis="ablations", model=model, benchmark=benchmark, scale=scale,
-                            contrast=f"{condition} - {h.full}", test="paired t over seeds",
-                        )
+                    row = contrasts.row(
+                        effects.paired(values, side="different", alpha=h.alpha, level=1 - h.alpha),
+                        side="different", alpha=h.alpha, n_seeds=len(values),
+                        hypothesis="ablations", model=model, benchmark=benchmark, scale=scale,
+                        contrast=f"{condition} - {h.full}", test="paired t over seeds",
                     )  # fmt: skip
-                for r, p in zip(part, effects.holm([r["p_value"] for r in part]), strict=True):
-                    r["p_holm"] = p
-                    r["verdict"] = judge_two_sided(p, h.alpha)
-                rows += part
+                    rows.append(row)
+                    families.setdefault((scale, benchmark == MEAN), []).append(row)
+        for family in families.values():
+            adjusted = effects.holm([r["p_value"] for r in family])
+            for r, p in zip(family, adjusted, strict=True):
+                r["p_holm"] = p
+                r["verdict"] = judge_two_sided(p, h.alpha)
     return rows
 
 

@@ -169,7 +169,7 @@ def tukey(y: Array, *, is_blocked: bool, level: float = 0.95) -> list[Pair]:
             continue
         se = math.sqrt(mean_square / n)
         q = abs(difference) / se
-        half = _studentized_range(level, k, term.df_error) * se
+        half = studentized_range(level, k, term.df_error) * se
         p = float(stats.studentized_range.sf(q, k, term.df_error))
         pairs.append(
             Pair(i, j, difference, difference - half, difference + half, q, term.df_error, p)
@@ -252,7 +252,8 @@ def minimal_f(df: float, df_error: float, *, alpha: float = 0.05, target: float 
 
 
 @cache
-def _studentized_range(level: float, k: int, df: float) -> float:
+def studentized_range(level: float, k: int, df: float) -> float:
+    """Quantile of the range of k means over their error with df degrees of freedom."""
     return float(stats.studentized_range.ppf(level, k, df))
 
 

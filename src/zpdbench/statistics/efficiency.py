@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from zpdbench import grid
 from zpdbench.errors import UserError
 from zpdbench.hypotheses import Efficiency
-from zpdbench.statistics import effects, runs, settings, tables
+from zpdbench.statistics import effects, power, runs, settings, tables
 from zpdbench.statistics.effects import NAN
 from zpdbench.statistics.verdicts import MEAN, does_not_apply, judge, write_rows
 
@@ -24,7 +24,7 @@ COLUMNS = (
     "hypothesis", "model", "benchmark", "unit", "n_seeds", "target", "last_step",
     "reached_treatment", "reached_control", "median_treatment", "median_control",
     "restricted_mean_treatment", "restricted_mean_control", "ratio", "low", "high", "level",
-    "saved_percent", "test", "statistic", "df", "p_value", "p_holm", "verdict", "note",
+    "saved_percent", "test", "statistic", "df", "p_value", "p_holm", "mde_80", "verdict", "note",
 )  # fmt: skip
 UNITS = ("steps", "flops", "seconds")
 MIN_SEEDS = 5
@@ -90,7 +90,7 @@ def compare(
     what would have come later (Irwin 1949; Royston and Parmar 2013). Both conditions face the
     same target, so that the ratio is about 1 where they do not differ. Ratio with Student's t
     interval on the log; its error by leaving out one seed at a time, target included
-    (jackknife: Tukey 1958; Miller 1974).
+    (jackknife: Tukey 1958; Miller 1974). `mde_80` is the ratio found in four studies of five.
     """
     last = float(curves.steps[-1])
     fit = isotonic if smooth else lambda v: np.asarray(v, dtype=float)
@@ -161,8 +161,21 @@ def compare(
     return {
         **row, "low": math.exp(test.low), "high": math.exp(test.high),
         "statistic": test.statistic, "df": test.df, "p_value": test.p_value,
+        "mde_80": math.exp(-power.minimal_effect(se, n - 1.0, alpha=alpha)),
         "_bound": test.bound, "note": "; ".join(notes),
     }  # fmt: skip
+
+
+def ratio(curves: Curves, costs_treatment: Sequence[Cost], costs_control: Sequence[Cost]) -> float:
+    """`compare`'s ratio alone, of isotonic curves: what a study of many seeds would find."""
+    target = float(np.mean([isotonic(c)[-1] for c in curves.control]))
+    means = []
+    for group, costs in ((curves.treatment, costs_treatment), (curves.control, costs_control)):
+        times = [first_crossing(curves.steps, isotonic(c), target) for c in group]
+        last = float(curves.steps[-1])
+        spent = [f(last if math.isnan(t) else t) for f, t in zip(costs, times, strict=True)]
+        means.append(float(np.mean(spent)))
+    return means[0] / means[1]
 
 
 def curves_of(

@@ -80,7 +80,7 @@ def analyse(
             size = effects.hedges_g(
                 values[data.conditions.index(h.treatment)], values[data.conditions.index(h.control)]
             )
-            low, high = effects.paired_effect_interval(size, level)
+            low, high = effects.score_interval(size, level)
             rows.append(
                 _row(
                     data, "effect size", model, MEAN, "hedges_g", getattr(h.claimed.d, role),

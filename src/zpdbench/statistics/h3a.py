@@ -9,7 +9,7 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from zpdbench import files
 from zpdbench.errors import UserError
 from zpdbench.hypotheses import H3a
 from zpdbench.statistics import effects, metrics, power, settings, tables
-from zpdbench.statistics.verdicts import MEAN, SUPPORTED, finite, judge, register
+from zpdbench.statistics.verdicts import CONTRADICTED, MEAN, SUPPORTED, finite, judge, register
 
 COLUMNS = (
     "hypothesis", "benchmark", "scale", "model_small", "model_large", "n_seeds",
@@ -64,9 +64,12 @@ class Cells:
 
     def differences(self, role: str, benchmark: str, scale: str) -> NDArray[np.float64]:
         """Per-seed treatment - control of one model."""
-        return self.values(role, "treatment", benchmark, scale) - self.values(
-            role, "control", benchmark, scale
+        on_scale, points = (
+            self.values(role, "treatment", benchmark, s)
+            - self.values(role, "control", benchmark, s)
+            for s in (scale, "pp")
         )
+        return effects.settled(on_scale, points)
 
 
 def collect(
@@ -238,17 +241,12 @@ def _row(cells: Cells, h: H3a, benchmark: str, scale: str) -> dict[str, Any]:
             for role in ("small", "large")
         }
         for role, size in sizes.items():
-            low, high = effects.paired_effect_interval(size, level)
+            low, high = effects.score_interval(size, level)
             row |= {
                 f"effect_{role}": size.g,
                 f"effect_{role}_low": low,
                 f"effect_{role}_high": high,
             }
-        if max(abs(s.g) for s in sizes.values()) > 1:
-            notes.append(
-                "the models' own intervals of g cover up to 98 % at effects above 1; "
-                "h3a_sensitivity.tsv has closer ones"
-            )
         test = effects.difference_of_g(
             sizes["small"], sizes["large"], side=h.side, alpha=h.alpha, level=level
         )
@@ -257,13 +255,9 @@ def _row(cells: Cells, h: H3a, benchmark: str, scale: str) -> dict[str, Any]:
         row["mde_80"] = strength.minimal_effect(sizes["small"].g)
         claim = h.claimed.d
         row["power_claimed"] = strength.power(claim.small, claim.large) if claim else effects.NAN
-        if math.isnan(test.p_value) and min(n.values()) >= 2:
-            if not all(math.isfinite(s.g) for s in sizes.values()):
-                notes.append("no spread between seeds: no standardised effect")
-            elif min(n.values()) < effects.MIN_SEEDS_G:
-                notes.append(
-                    f"below {effects.MIN_SEEDS_G} seeds no test of two g keeps its level: NA"
-                )
+        notes += _undefined_g(sizes, min(n.values()), test)
+        if min(n.values()) < effects.MIN_SEEDS_G_DIFFERENCE:
+            test = replace(test, low=effects.NAN, high=effects.NAN)
     else:
         d = {role: cells.differences(role, benchmark, scale) for role in ("small", "large")}
         for role, values in d.items():
@@ -281,6 +275,12 @@ def _row(cells: Cells, h: H3a, benchmark: str, scale: str) -> dict[str, Any]:
         row["power_claimed"] = power.welch_power(sign * claimed, *spread, alpha=h.alpha)
         if math.isnan(test.p_value) and min(n.values()) >= 2:
             notes.append("zero variance: the seeds' differences are all equal in both models")
+        elif min(n.values()) >= 2:
+            notes += [
+                f"the seeds' differences are all equal in {getattr(h, role)}: no interval of it"
+                for role, values in d.items()
+                if math.isnan(row[f"effect_{role}_low"])
+            ]
     if min(n.values()) < 2:
         notes.append("one seed only: no interval and no test")
     row |= {
@@ -298,6 +298,26 @@ def _row(cells: Cells, h: H3a, benchmark: str, scale: str) -> dict[str, Any]:
     return row
 
 
+def _undefined_g(
+    sizes: dict[str, effects.PairedEffectSize], n: int, test: effects.Test
+) -> list[str]:
+    """Why something of a row of g is NA; [] where nothing is."""
+    if n < 2:
+        return []
+    if not all(math.isfinite(s.g) for s in sizes.values()):
+        return ["no spread between seeds: no standardised effect"]
+    if n < effects.MIN_SEEDS_G:
+        return [f"below {effects.MIN_SEEDS_G} seeds no interval or test of g keeps its level: NA"]
+    if math.isnan(test.p_value) or not all(s.mean_variance > 1e-12 for s in sizes.values()):
+        return ["the seeds' differences are all equal in a model: no error of its g"]
+    if n < effects.MIN_SEEDS_G_DIFFERENCE:
+        return [
+            f"below {effects.MIN_SEEDS_G_DIFFERENCE} seeds no interval of the difference of two g "
+            "keeps 95 %: NA; the test does keep its level"
+        ]
+    return []
+
+
 def _judge(row: dict[str, Any], h: H3a) -> None:
     is_secondary = row["benchmark"] != MEAN
     p = row["p_holm"] if is_secondary else row["p_value"]
@@ -307,6 +327,8 @@ def _judge(row: dict[str, Any], h: H3a) -> None:
         notes.append("in the stated direction, but smaller than the margin")
     if is_secondary:
         notes.append("secondary, Holm over benchmarks; power and MDE before Holm")
+        if row["verdict"] == CONTRADICTED:
+            notes.append("contradicted by this row's own bound, before Holm")
     notes.append(
         f"{100 * row['level']:g} % intervals, one-sided test at {h.alpha:g}"
         + (f", margin {h.margin:g} pp" if h.margin and row["scale"] == "pp" else "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ from zpdbench.hypotheses import H3a
 from zpdbench.statistics import effects, h3a, metrics, resampling, settings, tables
 from zpdbench.statistics.effects import NAN
 from zpdbench.statistics.resampling import MIN_SEEDS_BOOTSTRAP
-from zpdbench.statistics.verdicts import MEAN, write_rows
+from zpdbench.statistics.verdicts import INCONCLUSIVE, MEAN, judge, write_rows
 
 COLUMNS = (
     "hypothesis", "benchmark", "scale", "method", "model_small", "model_large", "n_seeds",
-    "n_items", "difference", "low", "high", "level", "statistic", "df", "p_value", "note",
+    "n_items", "difference", "low", "high", "level", "statistic", "df", "p_value", "p_holm",
+    "verdict", "note",
 )  # fmt: skip
 DRAWS = 2000
 _BLOCK = 200
@@ -30,7 +31,11 @@ _KINDS = ("treatment", "control")
 
 
 def from_cells(cells: h3a.Cells, h: H3a) -> list[dict[str, Any]]:
-    """The rows that need no more than the runs' scores, for every benchmark and scale."""
+    """The rows that need no more than the runs' scores, for every benchmark and scale.
+
+    The regressions have a point and a p but no interval: they ignore the seeds' blocks, and with
+    correlated conditions their intervals cover up to 100 % (validation.tsv).
+    """
     rows: list[dict[str, Any]] = []
     for benchmark in [*cells.benchmarks, MEAN]:
         for scale in ("pp", "logit"):
@@ -44,17 +49,23 @@ def from_cells(cells: h3a.Cells, h: H3a) -> list[dict[str, Any]]:
             }
             notes = {
                 "pooled t of per-seed differences": "assumes equal spread in both models",
-                "pooled OLS score ~ model * condition": "ignores the seeds' blocks",
-                "OLS with HC3": "ignores the seeds' blocks; Long and Ervin 2000",
+                "pooled OLS score ~ model * condition": "ignores the seeds' blocks: no interval",
+                "OLS with HC3": "ignores the seeds' blocks: no interval; Long and Ervin 2000",
             }
-            if min(map(len, d.values())) >= 2:
-                methods |= _regressions(cells, h, benchmark, scale)
+            methods |= _regressions(cells, h, benchmark, scale)
+            why = (
+                "one seed only" if min(map(len, d.values())) < 2 else "zero variance between seeds"
+            )
             for method, test in methods.items():
+                notes[method] = "; ".join(
+                    n for n in (notes.get(method), math.isnan(test.p_value) and f"{why}: NA") if n
+                )
                 rows.append(
                     {
                         **base, "method": method, "difference": test.estimate, "low": test.low,
                         "high": test.high, "statistic": test.statistic, "df": test.df,
-                        "p_value": test.p_value, "note": notes.get(method, ""),
+                        "p_value": test.p_value, "_bound": test.bound,
+                        "note": notes.get(method, ""),
                     }
                 )  # fmt: skip
             shuffled = resampling.permutation(d["small"], d["large"], side=h.side)
@@ -67,30 +78,11 @@ def from_cells(cells: h3a.Cells, h: H3a) -> list[dict[str, Any]]:
                 rows.append(
                     {
                         **base, "method": method, "difference": difference, "p_value": p,
-                        "note": f"{how} {shuffled.relabellings} labellings",
+                        "note": f"{how} {shuffled.relabellings} labellings"
+                        + (f"; {why}: NA" if math.isnan(p) else ""),
                     }
                 )  # fmt: skip
         rows.append(_g_row(cells, h, benchmark))
-        rows += _single_g_rows(cells, h, benchmark)
-    return rows
-
-
-def _single_g_rows(cells: h3a.Cells, h: H3a, benchmark: str) -> list[dict[str, Any]]:
-    """Each model's g with the interval that keeps its coverage at large effects too."""
-    rows = []
-    for role in _ROLES:
-        size = effects.hedges_g(*(cells.values(role, k, benchmark, "pp") for k in _KINDS))
-        low, high = effects.score_interval(size, 1 - h.alpha)
-        note = f"the gain in {getattr(h, role)}, not a difference of gains"
-        if math.isnan(low):
-            note += f"; below {effects.MIN_SEEDS_G} seeds or without spread: NA"
-        rows.append(
-            {
-                **_base(cells, h, benchmark, "hedges_g"),
-                "method": f"g of the {role} model alone, score interval",
-                "difference": size.g, "low": low, "high": high, "note": note,
-            }
-        )  # fmt: skip
     return rows
 
 
@@ -106,7 +98,7 @@ def _pooled(first: NDArray[np.float64], second: NDArray[np.float64], h: H3a) -> 
 
 
 def _regressions(cells: h3a.Cells, h: H3a, benchmark: str, scale: str) -> dict[str, effects.Test]:
-    """The interaction of score ~ model * condition over the four cells' runs."""
+    """The interaction of score ~ model * condition over the four cells' runs, without limits."""
     import statsmodels.api as sm
 
     values, is_large, is_treated = [], [], []
@@ -117,19 +109,20 @@ def _regressions(cells: h3a.Cells, h: H3a, benchmark: str, scale: str) -> dict[s
             is_large.append(np.full(y.size, role == "large", dtype=float))
             is_treated.append(np.full(y.size, kind == "treatment", dtype=float))
     y, a, b = map(np.concatenate, (values, is_large, is_treated))
+    kinds = {"pooled OLS score ~ model * condition": "nonrobust", "OLS with HC3": "HC3"}
     if all(not effects.spread(v) > 0 for v in values):
-        return {}
+        d = {r: cells.differences(r, benchmark, scale).mean() for r in _ROLES}
+        undefined = effects.Test(float(d["large"] - d["small"]), *[NAN] * 7)
+        return dict.fromkeys(kinds, undefined)
     design = np.column_stack([np.ones_like(a), a, b, a * b])
     found = {}
-    for name, kind in (
-        ("pooled OLS score ~ model * condition", "nonrobust"),
-        ("OLS with HC3", "HC3"),
-    ):
+    for name, kind in kinds.items():
         fit = sm.OLS(y, design).fit(cov_type=kind, use_t=True)
-        found[name] = effects.t_test(
+        test = effects.t_test(
             float(fit.params[3]), float(fit.bse[3]), float(fit.df_resid),
             side=h.side, alpha=h.alpha, level=1 - h.alpha,
         )  # fmt: skip
+        found[name] = replace(test, low=NAN, high=NAN)
     return found
 
 
@@ -341,7 +334,7 @@ def _crossed_row(
     return {
         **_base(cells, h, benchmark, "pp"), "method": method, "difference": test.estimate,
         "low": test.low, "high": test.high, "statistic": test.statistic, "df": test.df,
-        "p_value": test.p_value, "note": note,
+        "p_value": test.p_value, "_bound": test.bound, "note": note,
     }  # fmt: skip
 
 
@@ -355,6 +348,35 @@ def _base(cells: h3a.Cells, h: H3a, benchmark: str, scale: str) -> dict[str, Any
         ),
         "level": 1 - h.alpha,
     }  # fmt: skip
+
+
+def judge_rows(rows: list[dict[str, Any]], h: H3a) -> None:
+    """Holm over the benchmarks within a method and scale, and how its verdict would be.
+
+    `supported` as in h3a.tsv; `contradicted` by the upper bound at alpha, which p alone tells
+    where the margin is 0. A method without a p (or with another margin to look at than it has a
+    bound for) has NA.
+    """
+    families: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["benchmark"] != MEAN:
+            families.setdefault((row["method"], row["scale"]), []).append(row)
+    for family in families.values():
+        adjusted = effects.holm([r.get("p_value", NAN) for r in family])
+        for row, p in zip(family, adjusted, strict=True):
+            row["p_holm"] = p
+    for row in rows:
+        own = row.get("p_value", NAN)
+        p = own if row["benchmark"] == MEAN else row["p_holm"]
+        bound = row.pop("_bound", NAN)
+        if math.isnan(p):
+            row["verdict"] = INCONCLUSIVE if "NA" in row["note"] else None
+            continue
+        margin = h.margin if row["scale"] == "pp" else 0.0
+        if math.isnan(bound) and margin == 0:
+            # A permutation has no bound: the other side's test says the same.
+            bound = -1.0 if own > 1 - h.alpha else 1.0
+        row["verdict"] = judge(p, bound, margin, h.alpha)
 
 
 def _stable_seed(*words: str) -> list[int]:
@@ -379,6 +401,7 @@ def main(args: argparse.Namespace) -> None:
     rows = from_cells(cells, h) + from_items(table, cells, h)
     order = {b: i for i, b in enumerate([*cells.benchmarks, MEAN])}
     rows.sort(key=lambda r: (order[r["benchmark"]], h3a.SCALES.index(r["scale"])))
+    judge_rows(rows, h)
     interim = f"{len(cells.problems)} cells missing" if cells.problems else ""
     remarks = h3a.seeds_differ(cells, settings.study_seeds(config))
     write_rows(args.out, COLUMNS, rows, hypotheses, interim=interim, remarks=remarks)

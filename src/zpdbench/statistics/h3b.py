@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from zpdbench.hypotheses import H3b
 from zpdbench.statistics import contrasts, effects, runs, settings
 from zpdbench.statistics.verdicts import does_not_apply, judge, write_rows
@@ -22,15 +25,18 @@ def analyse(data: runs.Runs, h: H3b) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     groups = {"reasoning": h.reasoning, "generation": h.generation}
     names = {g: " + ".join(b) for g, b in groups.items()}
+
+    def contrast(model: str, scale: str) -> NDArray[np.float64]:
+        reasoning, generation = (
+            data.mean_differences(model, h.treatment, h.control, members, scale)
+            for members in groups.values()
+        )
+        return reasoning - generation
+
     for scale in runs.SCALES:
-        gains = {
-            model: {
-                group: data.mean_differences(model, h.treatment, h.control, members, scale)
-                for group, members in groups.items()
-            }
-            for model in data.models
+        differences = {
+            m: effects.settled(contrast(m, scale), contrast(m, "pp")) for m in data.models
         }
-        differences = {m: g["reasoning"] - g["generation"] for m, g in gains.items()}
         part = []
         for model, values in differences.items():
             part.append(

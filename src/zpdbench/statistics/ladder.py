@@ -164,6 +164,8 @@ def analyse(data: runs.Runs, h: Ladder) -> list[dict[str, Any]]:
                         "n_seeds": len(values), "estimate": interval.estimate,
                         "low": interval.low, "high": interval.high, "level": 1 - h.alpha,
                         "standard_error": effects.spread(values) / math.sqrt(len(values)),
+                        "note": "" if math.isfinite(interval.low)
+                        else "one seed only, or no spread: no interval",
                     }
                 )  # fmt: skip
         adjusted = effects.holm([s["p_value"] for s in slopes[:-1]])

@@ -40,6 +40,12 @@ def rows_for(
         more: further columns of every row.
     """
     needed = power.seeds_needed(difference, sd_small, sd_large, alpha=alpha)
+    reasons = [more.pop("note")] if more.get("note") else []
+    if not math.isfinite(difference):
+        reasons.append("nothing is claimed here: no power, only what could be found")
+    elif needed is None and sd_small + sd_large > 0:
+        reasons.append("no number of seeds reaches 80 % power for the claim")
+    more["note"] = "; ".join(reasons)
     rows = []
     for n in sorted({*seeds, planned}):
         se, df = power.welch_error(sd_small, n, sd_large, n)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from zpdbench.errors import UserError
 from zpdbench.hypotheses import R1
 from zpdbench.statistics import contrasts, effects, runs, settings
@@ -17,8 +20,8 @@ def analyse(data: runs.Runs, h: R1, small: str, large: str) -> list[dict[str, An
     """Rows of r1.tsv: the language contrast in each model, and its difference between them.
 
     Per seed: mean gain over the benchmarks of the first language minus that over the second;
-    two-sided: paired t in a model, Welch's t of large - small. The primary row is
-    `large - small` on `pp`.
+    two-sided: paired t in a model (Holm over the two), Welch's t of large - small. The primary
+    row is `large - small` on `pp`.
 
     Raises:
         UserError: a language has no benchmark among the data.
@@ -33,15 +36,19 @@ def analyse(data: runs.Runs, h: R1, small: str, large: str) -> list[dict[str, An
                 f"no benchmark in language {language!r}",
                 fix="say which by hypotheses.r1.languages: {BENCHMARK: LANGUAGE}",
             )
+
+    def per_seed(model: str, scale: str) -> NDArray[np.float64]:
+        first, second = (
+            data.mean_differences(model, h.treatment, h.control, members, scale)
+            for members in groups.values()
+        )
+        return first - second
+
     rows: list[dict[str, Any]] = []
     for scale in runs.SCALES:
-        contrast = {}
-        for model in (small, large):
-            means = [
-                data.mean_differences(model, h.treatment, h.control, members, scale)
-                for members in groups.values()
-            ]
-            contrast[model] = means[0] - means[1]
+        contrast = {
+            m: effects.settled(per_seed(m, scale), per_seed(m, "pp")) for m in (small, large)
+        }
         part = [
             contrasts.row(
                 effects.paired(values, side="different", alpha=h.alpha, level=1 - h.alpha),
@@ -62,9 +69,10 @@ def analyse(data: runs.Runs, h: R1, small: str, large: str) -> list[dict[str, An
                 note="primary: language x model" if scale == "pp" else "language x model",
             )
         )  # fmt: skip
-        for r in part:
-            r["verdict"] = judge_two_sided(r["p_value"], h.alpha)
-            r["p_holm"] = effects.NAN
+        adjusted = effects.holm([r["p_value"] for r in part[:-1]])
+        for r, p in zip(part, [*adjusted, effects.NAN], strict=True):
+            r["p_holm"] = p
+            r["verdict"] = judge_two_sided(r["p_value"] if r is part[-1] else p, h.alpha)
             r |= {
                 "hypothesis": "r1", "scale": scale,
                 "benchmark": " against ".join(" + ".join(m) for m in groups.values()),

@@ -116,12 +116,12 @@ def _all_models(y: anova.Array, benchmark: str, h: Rq1) -> list[dict[str, Any]]:
         for t in anova.two_way_blocked(y)
     ]
     rows += [_f_row(base, "unblocked", "two-way ANOVA", t, h.alpha) for t in anova.two_way(y)]
-    if n > 1 and np.ptp(y) > 0:
-        for kind, name in ((2, "II"), (3, "III")):
-            rows += [
-                _f_row(base, "unblocked", f"two-way ANOVA, type {name}", t, h.alpha)
-                for t in anova.typed_two_way(y, kind)
-            ]
+    for kind, name in ((2, "II"), (3, "III")):
+        defined = n > 1 and np.ptp(y) > 0
+        rows += [
+            _f_row(base, "unblocked", f"two-way ANOVA, type {name}", t, h.alpha)
+            for t in (anova.typed_two_way(y, kind) if defined else anova.two_way(y))
+        ]
     return rows
 
 

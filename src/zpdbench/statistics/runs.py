@@ -78,8 +78,10 @@ class Runs:
         self, model: str, treatment: str, control: str, benchmark: str, scale: str = "pp"
     ) -> NDArray[np.float64]:
         """Per-seed treatment - control."""
+        t, c = self.conditions.index(treatment), self.conditions.index(control)
         values = self.values(model, benchmark, scale)
-        return values[self.conditions.index(treatment)] - values[self.conditions.index(control)]
+        points = self.values(model, benchmark)
+        return effects.settled(values[t] - values[c], points[t] - points[c])
 
     def mean_differences(
         self,

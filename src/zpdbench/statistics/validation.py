@@ -11,6 +11,7 @@ import argparse
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import combinations
 from typing import Any
 
@@ -19,7 +20,9 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from zpdbench import files, progress
-from zpdbench.statistics import effects, power, resampling
+from zpdbench.errors import UserError
+from zpdbench.statistics import anova, effects, efficiency, power, resampling
+from zpdbench.statistics.effects import NAN
 from zpdbench.statistics.resampling import MIN_SEEDS_BOOTSTRAP
 
 COLUMNS = (
@@ -60,6 +63,15 @@ CLAIMED = tuple(
              effect_large=2.2)
     for c in (0.0, 0.5, 0.8)
 )  # fmt: skip
+UNEQUAL = (
+    Scenario("d 1.5 against 2.2, 2:1 between models", sd_large=2, effect_small=1.5,
+             effect_large=2.2),
+    Scenario("d 1.5 against 2.2, 2:1 for the treatment", sd_treatment=2, effect_small=1.5,
+             effect_large=2.2),
+)  # fmt: skip
+"""Where power is looked at besides."""
+LEAST = 100
+"""Fewest replicates that say anything."""
 ITEMS = 60
 ITEM_SCENARIOS = {
     "strong item variance": 0.0,
@@ -122,12 +134,21 @@ def welch_p(small: Array, large: Array, difference: float = 0.0) -> Array:
     return np.asarray(special.stdtr(df, -t))
 
 
-def pooled_p(study: Study) -> Array:
+def pooled_t_p(study: Study, difference: float = 0.0) -> Array:
+    """One-sided p of the pooled t of per-seed differences, of a hypothesised difference."""
+    n = study.small.shape[1]
+    pooled = (study.small.var(axis=1, ddof=1) + study.large.var(axis=1, ddof=1)) / 2
+    t = (study.large.mean(axis=1) - study.small.mean(axis=1) - difference) / np.sqrt(2 * pooled / n)
+    return np.asarray(special.stdtr(2 * (n - 1), -t))
+
+
+def pooled_p(study: Study, difference: float = 0.0) -> Array:
     """One-sided p of the interaction of score ~ model * condition, pooled over the four cells."""
     cells = [getattr(study, f) for f in Study.__dataclass_fields__]
     n = cells[0].shape[1]
     variance = np.mean([c.var(axis=1, ddof=1) for c in cells], axis=0)
-    t = (study.large.mean(axis=1) - study.small.mean(axis=1)) / np.sqrt(4 * variance / n)
+    estimate = study.large.mean(axis=1) - study.small.mean(axis=1)
+    t = (estimate - difference) / np.sqrt(4 * variance / n)
     return np.asarray(special.stdtr(4 * (n - 1), -t))
 
 
@@ -281,21 +302,83 @@ def clustered_p(cells: dict[tuple[str, str], NDArray[np.bool_]]) -> Array:
     return np.asarray(special.stdtr(df, -t))
 
 
+def stratified_p(first: Array, second: Array, effect: float = 0.0) -> Array:
+    """P(T <= t) of `contrasts.stratified` of two models' per-seed values about the true mean."""
+    n = first.shape[1]
+    a, b = (x.var(axis=1, ddof=1) / 4 / n for x in (first, second))
+    df = (a + b) ** 2 / ((a**2 + b**2) / (n - 1))
+    estimate = (first.mean(axis=1) + second.mean(axis=1)) / 2
+    return np.asarray(special.stdtr(df, (estimate - effect) / np.sqrt(a + b)))
+
+
+def tukey_covers(y: Array, *, is_blocked: bool, level: float = 0.95) -> Array:
+    """Whether all of `anova.tukey`'s intervals hold a difference of 0; y[replicate, k, n]."""
+    _, k, n = y.shape
+    residual = y - y.mean(axis=2, keepdims=True)
+    if is_blocked:
+        residual = residual - y.mean(axis=1, keepdims=True) + y.mean(axis=(1, 2), keepdims=True)
+    df = (k - 1) * (n - 1) if is_blocked else k * (n - 1)
+    half = anova.studentized_range(level, k, df) * np.sqrt((residual**2).sum(axis=(1, 2)) / df / n)
+    return np.asarray(np.ptp(y.mean(axis=2), axis=1) <= half)
+
+
+def item_bootstrap_p(cells: dict[tuple[str, str], NDArray[np.bool_]], draws: int = 400) -> Array:
+    """One-sided p of `h3a_sensitivity`'s bootstrap of items, crossed with seeds, of every study.
+
+    One set of resamples serves all studies, as it would serve one.
+    """
+    d = {
+        r: cells[r, "treatment"].astype(float) - cells[r, "control"].astype(float)
+        for r in ("small", "large")
+    }
+    replicates, size, n = d["small"].shape
+    w = resampling.item_draws(size, draws, np.random.default_rng([20261129, n]))
+    drawn = {
+        r: (w @ x.transpose(1, 0, 2).reshape(size, -1)).reshape(draws, replicates, n)
+        for r, x in d.items()
+    }
+    shared = (drawn["large"].mean(axis=2) - drawn["small"].mean(axis=2)).var(axis=0)
+    both = sum(x.var(axis=0).mean(axis=1) / n for x in drawn.values())
+    pieces = [x.mean(axis=1).var(axis=1, ddof=1) / n for x in d.values()]
+    variance = pieces[0] + pieces[1] + np.maximum(shared - both, 0) * n / (n - 1)
+    df = variance**2 / sum(p**2 / (n - 1) for p in pieces)
+    t = (d["large"].mean(axis=(1, 2)) - d["small"].mean(axis=(1, 2))) / np.sqrt(variance)
+    return np.asarray(special.stdtr(df, -t))
+
+
+def simulate_curves(
+    n: int, speed: float, rng: np.random.Generator, steps: int = 20
+) -> efficiency.Curves:
+    """Saturating learning curves of paired runs; the treatment learns `speed` times as fast."""
+    axis = np.linspace(0.0, 1.0, steps + 1)
+    block = rng.standard_normal((n, 1))
+    curves: list[Array] = []
+    for rate in (speed, 1.0):
+        own = 0.7 * block + 0.7 * rng.standard_normal((n, 1))
+        rise = 0.3 * (1 - np.exp(-4 * rate * axis * np.exp(0.15 * own)))
+        curves.append(0.4 + rise + 0.02 * own + 0.01 * rng.standard_normal((n, steps + 1)))
+    return efficiency.Curves(500.0 * steps * axis, curves[0], curves[1])
+
+
 def run(replicates: int, *, seeds: tuple[int, ...] = SEEDS) -> Iterator[dict[str, Any]]:
-    """Every row: `replicates` studies a scenario, a tenth of that where items are drawn."""
+    """Every row: `replicates` studies a scenario, fewer where resamples are drawn inside."""
     for n in seeds:
         for index, scenario in enumerate((*NULL, *CLAIMED)):
             rng = np.random.default_rng([20261124, n, index])
             study = simulate(scenario, n, replicates, rng)
             yield from _tests(scenario, n, study)
             yield from _coverage(scenario, n, study)
-        for index, scenario in enumerate(CLAIMED):
+        for index, scenario in enumerate((*CLAIMED, *UNEQUAL)):
             rng = np.random.default_rng([20261125, n, index])
             yield from _power(scenario, n, replicates, rng)
         yield _anova(n, replicates)
+        yield from _tukey(n, replicates)
+        yield from _stratified(n, replicates)
+        if n >= efficiency.MIN_SEEDS:
+            yield from _efficiency(n, max(replicates // 50, 60))
         for index, (name, shift) in enumerate(ITEM_SCENARIOS.items()):
             rng = np.random.default_rng([20261126, n, index])
-            yield from _items(name, shift, n, max(replicates // 10, 200), rng)
+            yield from _items(name, shift, n, replicates, rng)
 
 
 def _tests(s: Scenario, n: int, study: Study) -> Iterator[dict[str, Any]]:
@@ -327,18 +410,26 @@ def _coverage(s: Scenario, n: int, study: Study) -> Iterator[dict[str, Any]]:
     }
     small = g_of(study.small_treatment, study.small_control)
     large = g_of(study.large_treatment, study.large_control)
+    cases["Hedges' g, score interval"] = _inside(g_score_p(large, s.effect_large))
+    cases["difference of two g, score"] = _inside(
+        g_p(small, large, s.effect_large - s.effect_small)
+    )
+    cases["difference of the gains, pooled t"] = _inside(pooled_t_p(study, difference))
+    # What is not used, or not at this number of seeds, is shown: here is why.
     cases["Hedges' g, Algina-Keselman"] = g_covers(large, s.effect_large)
-    if n >= effects.MIN_SEEDS_G:
-        cases["Hedges' g, score interval"] = _inside(g_score_p(large, s.effect_large))
-        cases["difference of two g, score"] = _inside(
-            g_p(small, large, s.effect_large - s.effect_small)
-        )
+    cases["difference of the gains, pooled OLS"] = _inside(pooled_p(study, difference))
+    least = {
+        "Hedges' g, score interval": effects.MIN_SEEDS_G,
+        "difference of two g, score": effects.MIN_SEEDS_G_DIFFERENCE,
+        "Hedges' g, Algina-Keselman": math.inf,
+        "difference of the gains, pooled OLS": math.inf,
+    }
     for method, covered in cases.items():
-        yield _row("coverage", method, s.name, n, covered, 0.95, 0.015)
+        width = 0.015 if n >= least.get(method, 0) else None
+        yield _row("coverage", method, s.name, n, covered, 0.95, width)
     if n >= effects.MIN_SEEDS_G:
         part = Study(*(getattr(study, f)[: _bootstraps(study)] for f in Study.__dataclass_fields__))
         covered = bootstrap_covers(part, s.effect_large - s.effect_small)
-        # Below that it is not used; shown here is why.
         width = 0.015 if n >= MIN_SEEDS_BOOTSTRAP else None
         method = "difference of two g, bootstrap of seeds"
         yield _row("coverage", method, s.name, n, covered, 0.95, width)
@@ -358,11 +449,18 @@ def _power(
     yield _row("power", "Welch t of per-seed differences", s.name, n, found, printed, 0.03)
     target = power.welch_minimal_effect(small_sd, n, large_sd, n)
     shifted = simulate(
-        replace(s, effect_small=0.0, effect_large=target / s.sd_large), n, replicates, rng
+        replace(
+            s,
+            effect_small=0.0,
+            effect_large=target / true_difference(replace(s, effect_small=0.0, effect_large=1.0)),
+        ),
+        n,
+        replicates,
+        rng,
     )
     found = welch_p(shifted.small, shifted.large) < ALPHA
     yield _row("power at the MDE", "Welch t of per-seed differences", s.name, n, found, 0.8, 0.03)
-    if n >= effects.MIN_SEEDS_G:
+    if n >= effects.MIN_SEEDS_G and s.sd_treatment == 1:
         size = effects.PairedEffectSize(
             0.0, 0.0, float(effects.hedges_correction(2 * n - 2)), 2 * (1 - s.correlation) / n,
             2 * (n - 1) / (1 + s.correlation**2), n,
@@ -386,17 +484,67 @@ def _anova(n: int, replicates: int) -> dict[str, Any]:
     )
 
 
+def _tukey(n: int, replicates: int) -> Iterator[dict[str, Any]]:
+    for correlation in (0.0, 0.5, 0.8):
+        rng = np.random.default_rng([20261130, n, int(10 * correlation)])
+        block = rng.standard_normal((replicates, 1, n))
+        own = rng.standard_normal((replicates, 4, n))
+        y = math.sqrt(correlation) * block + math.sqrt(1 - correlation) * own
+        for is_blocked, name in ((True, "seeds as blocks"), (False, "unblocked")):
+            covered = tukey_covers(y, is_blocked=is_blocked)
+            # Without blocks it supposes that the conditions do not correlate; for the plan's sake.
+            width = 0.015 if is_blocked else None
+            scenario = f"equal spread, correlation {correlation:g}"
+            yield _row("coverage", f"Tukey HSD, {name}", scenario, n, covered, 0.95, width)
+
+
+def _stratified(n: int, replicates: int) -> Iterator[dict[str, Any]]:
+    for index, (name, sd) in enumerate((("equal spread", 1.0), ("2:1 between models", 2.0))):
+        rng = np.random.default_rng([20261201, n, index])
+        first = rng.standard_normal((replicates, n))
+        second = sd * rng.standard_normal((replicates, n))
+        p = stratified_p(first, second)
+        method = "H3b, t of the models' mean"
+        yield _row("type I error", method, name, n, p > 1 - ALPHA, ALPHA, None)
+        yield _row("coverage", method, name, n, _inside(p), 0.95, 0.015)
+
+
+def _efficiency(n: int, replicates: int) -> Iterator[dict[str, Any]]:
+    costs = [float] * n
+    for index, (name, speed) in enumerate((("equally fast", 1.0), ("half as fast again", 1.5))):
+        rng = np.random.default_rng([20261202, n, index])
+        truth = _true_ratio(speed)
+        hits = []
+        for _ in range(replicates):
+            row = efficiency.compare(simulate_curves(n, speed, rng), costs, costs)
+            hits.append(row["low"] <= truth <= row["high"] if "low" in row else NAN)
+        yield _row(
+            "coverage", "ratio of costs, jackknife", name, n, np.array(hits, float), 0.95, 0.015
+        )
+
+
+@cache
+def _true_ratio(speed: float, many: int = 4000) -> float:
+    """The ratio that a study of very many seeds would find."""
+    curves = simulate_curves(many, speed, np.random.default_rng(20261203))
+    return efficiency.ratio(curves, [float] * many, [float] * many) if speed != 1 else 1.0
+
+
 def _items(
     name: str, shift: float, n: int, replicates: int, rng: np.random.Generator
 ) -> Iterator[dict[str, Any]]:
     """Scores made of items. With cells that shift items on their own only the crossed rows aim
-    at new items; with common items all do."""
+    at new items; with common items all do. Crossed rows: a tenth of the replicates."""
     p: list[Array] = []
+    bootstrap_p: list[Array] = []
     scores_p: list[Array] = []
     logit_p: list[Array] = []
-    for start in range(0, replicates, 500):
-        cells = simulate_items(n, min(500, replicates - start), shift, rng)
-        p.append(clustered_p(cells))
+    few = max(replicates // 10, 200)
+    for start in range(0, replicates if shift == 0 else few, 200):
+        cells = simulate_items(n, 200, shift, rng)
+        if start < few:
+            p.append(clustered_p(cells))
+            bootstrap_p.append(item_bootstrap_p(cells))
         scores = {k: v.mean(axis=1) for k, v in cells.items()}
         for values, transform in (
             (scores_p, np.asarray),
@@ -407,7 +555,10 @@ def _items(
                 for r in ("small", "large")
             }
             values.append(welch_p(d["small"], d["large"]))
-    methods = {"item-level, clustered by seed and item": np.concatenate(p)}
+    methods = {
+        "item-level, clustered by seed and item": np.concatenate(p),
+        "bootstrap of items, crossed with seeds": np.concatenate(bootstrap_p),
+    }
     if shift == 0:
         methods["Welch t of per-seed differences (primary)"] = np.concatenate(scores_p)
         methods["Welch t, log-odds"] = np.concatenate(logit_p)
@@ -452,8 +603,17 @@ def _is_safe(quantity: str, observed: float, expected: float) -> bool:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Entry of the verb: args.out, args.replicates (2,000 by default, 20,000 in full)."""
-    replicates = int(getattr(args, "replicates", None) or 2000)
+    """Entry of the verb: args.out, args.replicates (2,000 by default, 20,000 in full).
+
+    Raises:
+        UserError: too few replicates.
+    """
+    given = getattr(args, "replicates", None)
+    replicates = 2000 if given is None else int(given)
+    if replicates < LEAST:
+        raise UserError(
+            f"{replicates} replicates", where="--replicates", fix=f"give {LEAST} or more"
+        )
     rows = []
     with progress.track("simulating studies", len(SEEDS), "designs") as task:
         for n in SEEDS:
