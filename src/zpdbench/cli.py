@@ -372,7 +372,19 @@ VERBS: dict[str, Verb] = {
         ),
         recorded=False,
     ),
-    "doctor": Verb("what this machine can do, and how to mend the rest", "zpdbench.doctor"),
+    "doctor": Verb(
+        "what this machine can do, and how to mend the rest",
+        "zpdbench.doctor",
+        (
+            _arg(
+                "--configfile",
+                nargs="+",
+                metavar="FILE",
+                default=[],
+                help="a study: its GPUs, images and data are looked for too",
+            ),
+        ),
+    ),
     "completion": Verb(
         "print what completes zpdbench's command line in a shell",
         "zpdbench.completion",

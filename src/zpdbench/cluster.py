@@ -188,3 +188,32 @@ def _reason(text: str) -> str:
     lines = [re.sub(r"^sbatch: (error: )?", "", line) for line in text.splitlines()]
     failures = [line for line in lines if line.startswith("allocation failure: ")]
     return (failures or lines or ["no reason given"])[-1].removeprefix("allocation failure: ")
+
+
+def examine() -> list[tuple[str, bool, str, str]]:
+    """For `zpdbench doctor`: (what, whether it is there, what was found, how to mend it)."""
+    place = shutil.which("sbatch")
+    fix = "for --workflow-profile profiles/slurm only; docs/clusters.md"
+    found = [("Slurm", place is not None, place or "-", fix)]
+    if place is None:
+        return found
+    answer = _said("scontrol", "ping")
+    up = " UP" in answer
+    detail = answer.splitlines()[0] if answer else "no answer"
+    found.append(
+        ("Slurm's controller", up, detail, "ask the site; on a node of your own: slurmctld")
+    )
+    if up:
+        lines = sorted(set(_said("sinfo", "--noheader", "--format=%P %a %l %G").splitlines()))
+        fix = "ask the site; a partition must be up"
+        found.append(("partitions", any(" up " in f"{x} " for x in lines), "; ".join(lines), fix))
+    return found
+
+
+def _said(*command: str) -> str:
+    """What a program of Slurm's prints; nothing if it fails or does not answer."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

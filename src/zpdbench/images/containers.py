@@ -242,11 +242,18 @@ def _try(program: str, arguments: str, image: str) -> None:
         )
 
 
-def examine(folder: Path) -> list[tuple[str, bool, str, str]]:
+TOOLS = {"mmdebstrap": "mmdebstrap", "mksquashfs": "squashfs-tools"}
+"""Programs that build images, and the Debian packages that they are in."""
+
+
+def examine(
+    folder: Path, wanted: Mapping[str, str] | None = None
+) -> list[tuple[str, bool, str, str]]:
     """For `zpdbench doctor`: (what, whether it is there, what was found, how to mend it).
 
     Args:
         folder: where built images lie; each is read whole and compared with its record.
+        wanted: stage -> image of a study, as `image_files` gives.
     """
     program = shutil.which("apptainer") or shutil.which("singularity")
     found = [
@@ -271,12 +278,22 @@ def examine(folder: Path) -> list[tuple[str, bool, str, str]]:
             "raise user.max_user_namespaces, or ask the site; docs/clusters.md",
         )
     )
-    for image in sorted(folder.glob("*.sif")):
+    for tool, package in TOOLS.items():
+        place = shutil.which(tool)
+        fix = f"to build images only: apt-get install {package}"
+        found.append((tool, place is not None, place or "-", fix))
+    for stage, image in sorted((wanted or {}).items()):
+        if "://" in image:
+            found.append((f"image of {stage}", True, image, ""))
+        elif not Path(image).is_file():
+            fix = f"for --sdm apptainer only: {sif.BUILD}"
+            found.append((f"image of {stage}", False, image, fix))
+    for built in sorted(folder.glob("*.sif")):
         try:
-            sif.check_sif(image)
-            verify_image(image)
+            sif.check_sif(built)
+            verify_image(built)
         except UserError as error:
-            found.append((image.name, False, error.what, error.fix))
+            found.append((built.name, False, error.what, error.fix))
         else:
-            found.append((image.name, True, "as built", ""))
+            found.append((built.name, True, "as built", ""))
     return found
