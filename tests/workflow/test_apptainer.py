@@ -264,11 +264,22 @@ def test_the_whole_grid_in_all_four_images(
 def test_slurm_and_images_together(
     slurm: Slurm, micro: Workspace, images: dict[str, Path], root: Path
 ) -> None:
-    workspace = with_images(micro.copy("slurm-images"), root)
-    drop_scores(workspace)
+    """From an empty folder where all four images are there, else what score and stats make."""
+    together = ["--profile", str(root / "profiles/apptainer"), *through_slurm(root)]
     if all_stages():
-        shutil.rmtree(workspace.results / "adapters")
-        shutil.rmtree(workspace.results / "generations")
-        shutil.rmtree(workspace.folder / ".cache/zpdbench")
-    workspace.run("all", "--profile", str(root / "profiles/apptainer"), *through_slurm(root), *KEEP)
+        workspace = Workspace(micro.folder.parent / "slurm-images", root, micro.config)
+        workspace.folder.mkdir()
+        with_images(workspace, root).run("all", *together)
+        for stage, rule in (("train", "train_adapter"), ("serve", "generate_chunk")):
+            records = [json.loads(p.read_text("utf-8")) for p in _records(workspace)]
+            used = {r["machine"]["image"] for r in records if r["rule"] == rule}
+            assert used == {images[stage].name}
+    else:
+        workspace = with_images(micro.copy("slurm-images"), root)
+        drop_scores(workspace)
+        workspace.run("all", *together, *KEEP)
     assert content(workspace) == content(micro)
+
+
+def _records(workspace: Workspace) -> list[Path]:
+    return sorted((workspace.results / "records").rglob("*.json"))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks import large_dag
 from zpdbench import plan, study
 
 SNAKEMAKE = [str(Path(sys.executable).parent / "snakemake")]
@@ -116,3 +117,12 @@ def test_a_dry_run_reads_well(root: Path, tmp_path: Path) -> None:
     text = result.stdout + result.stderr
     assert "Fine-tune mini-solar: zpd, seed 4" in text
     assert "Answers of mini-qwen, chunk all" in text
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_cells_are_planned_in_a_minute(tmp_path: Path) -> None:
+    found = large_dag.measure(tmp_path)
+    assert found["cells"] >= 100_000
+    # Of the processor: the clock's depends on what else this machine does.
+    assert found["processor_seconds"] < 60
+    assert found["memory_mb"] < 4000
