@@ -15,6 +15,7 @@ from typing import Any
 import polars as pl
 
 from zpdbench import cli, files, grid, records, study
+from zpdbench.adapters import trace
 from zpdbench.benchmarks import items as benchmark_items
 
 COLUMNS = [
@@ -118,6 +119,8 @@ def statistics(loaded: study.Study, lock: Path) -> None:
     out = paths.table("h3a")
     assert cli.main(["h3a", "--configfile", str(lock), "--scores", *scores, "--out", out]) == 0
     table = ("--scores", paths.table("scores"))
+    for verb, name in (("h3a-sensitivity", "h3a_sensitivity"), ("calibration", "calibration")):
+        _verb(verb, lock, "--scores", *scores, "--out", paths.table(name))
     for verb, name in (("rq1", "anova"), ("h3b", "h3b"), ("r1", "r1"), ("power", "power")):
         _verb(verb, lock, *table, "--out", paths.table(name))
     adapters = ("--adapters", *(paths.adapter(*run) for run in loaded.runs))
@@ -125,10 +128,23 @@ def statistics(loaded: study.Study, lock: Path) -> None:
     given = ("--efficiency", paths.table("efficiency"))
     _verb("expected", lock, *table, *given, "--out", paths.table("expected"))
     figures = [
-        paths.figure(f"{n}.{kind}") for n in ("curves", "effects") for kind in ("svg", "png")
+        paths.figure(f"{n}.{kind}")
+        for n in ("curves", "effects", "power")
+        for kind in ("svg", "png")
     ]
-    given = ("--curves", paths.table("curves"), "--h3a", out)
+    given = ("--curves", paths.table("curves"), "--h3a", out, "--power", paths.table("power"))
     _verb("draw-figures", lock, *given, "--out", *figures)
+    secondary = ("anova", "h3b", "r1", "efficiency", "power", "expected")
+    tables = ("h3a", *secondary, *loaded.further_tables, "scores", "curves")
+    _verb(
+        "report",
+        lock,
+        *("--tables", *(paths.table(t) for t in tables), "--scores", *scores),
+        *("--generations", *(paths.generations(*chunk) for chunk in loaded.chunks)),
+        *("--items", *(paths.items(b) for b in loaded.benchmarks)),
+        *("--adapters", *(paths.adapter(*run) for run in loaded.runs)),
+        *("--corpus", paths.corpus(loaded.corpus.name), "--out", f"{paths.results}/report.html"),
+    )
 
 
 def generations(loaded: study.Study, members: list[grid.Run]) -> pl.DataFrame:
@@ -228,8 +244,10 @@ def _weights(folder: Path, model: str) -> None:
 
 def _corpus(path: Path) -> None:
     path.parent.mkdir(parents=True)
-    columns = ["id", "language", "source", "prompt", "response"]
-    pl.DataFrame({c: [f"{c} {i}" for i in range(4)] for c in columns}).write_parquet(path)
+    columns = ["id", "source", "prompt", "response"]
+    texts = {c: [f"{c} {i}" for i in range(4)] for c in columns}
+    facts = {"language": ["en"] * 4, "split": ["train"] * 3 + ["probe"]}
+    pl.DataFrame({**texts, **facts, "difficulty": [0.2, 0.4, 0.6, 0.8]}).write_parquet(path)
 
 
 def _adapter(folder: Path, run: grid.Run, loaded: study.Study) -> None:
@@ -239,11 +257,26 @@ def _adapter(folder: Path, run: grid.Run, loaded: study.Study) -> None:
         config = {"base_model_name_or_path": run.model, "peft_type": "LORA", "r": 8}
         (target / "adapter_config.json").write_text(json.dumps(config) + "\n")
         (target / "adapter_model.safetensors").write_bytes(safetensors(f"{run}{step}"))
-    steps = range(1, loaded.training.steps + 1)
-    trace = {"kind": "step", "step": list(steps), "loss": [3.0 / s for s in steps]}
-    costs = {"flops": [1000 + run.seed for _ in steps]}
-    pl.DataFrame({**trace, **costs}).write_parquet(folder / "trace.parquet")
+    rows = [
+        {
+            "kind": "step",
+            "step": step,
+            "loss": 3.0 / step,
+            "learning_rate": 1e-4,
+            "gradient_norm": 1.0,
+            "examples": [f"id {step % 3}"],
+            "tokens": 100,
+            "targets": 50,
+            "tokens_scored": 0,
+            "flops": 1000 + run.seed,
+            "block": 0,
+        }
+        for step in range(1, loaded.training.steps + 1)
+    ]
+    trace.write(folder / "trace.parquet", pl.DataFrame(rows, schema=trace.schema()))
     base = files.read_manifest(loaded.paths.checkpoint(run.model))["digest"]
     corpus = files.sha256_file(loaded.paths.corpus(loaded.corpus.name))
     facts = {"kind": "adapter", **run._asdict(), "base": base, "corpus": corpus}
+    facts |= {"order": loaded.conditions[run.condition].order, "steps": loaded.evaluation_steps}
+    facts |= {"trained_parameters": 16, "diagnosis": ["it ran"]}
     files.write_manifest(folder, facts)

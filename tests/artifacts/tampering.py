@@ -3,6 +3,7 @@
 Effort `naive` changes files and nothing else; `rehash` gives them a new line in the manifest;
 `forge` makes all that a bundle says of itself consistent again (records, folder manifests,
 descriptions, manifest): what is left is a lie about numbers, which only recomputation can find.
+`recompute` makes every table, figure and page anew from the forged verdicts before that.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,10 +21,11 @@ from typing import Any
 import polars as pl
 import yaml
 
-from zpdbench import files, grid, study
+from tests.artifacts import synthetic
+from zpdbench import cli, files, grid, study
 from zpdbench.artifacts import crate, evidence, layout, manifest
 
-NAIVE, REHASH, FORGE = "naive", "rehash", "forge"
+NAIVE, REHASH, FORGE, RECOMPUTE = "naive", "rehash", "forge", "recompute"
 Draw = random.Random
 
 
@@ -63,8 +66,7 @@ def forge(folder: Path) -> None:
     facts = json.loads((folder / layout.FACTS).read_text("utf-8"))
     _forge_adapters(folder, loaded)
     _forge_records(folder, loaded)
-    facts["study"] = evidence.study_digest(loaded)
-    facts["seeds"] = loaded.seeds
+    facts |= evidence.derive(loaded, evidence.read_records(folder, hashes(folder)))
     facts["included"]["adapters"] = [
         a for a in facts["included"]["adapters"] if (folder / a).is_dir()
     ]
@@ -86,12 +88,32 @@ def forge(folder: Path) -> None:
     rehash(folder)
 
 
+def recompute(folder: Path) -> None:
+    """Make every table, figure and the page anew from the verdicts that are there."""
+    value = yaml.safe_load((folder / layout.STUDY).read_text("utf-8"))
+    loaded = study.parse({**value, "results": str(folder)})
+    _forge_adapters(folder, loaded)
+    _forge_records(folder, study.parse(value))
+    synthetic.statistics(loaded, folder / layout.STUDY)
+    for path in sorted(folder.rglob("*.timing.*")):
+        path.unlink()
+
+
 def _forge_adapters(folder: Path, loaded: study.Study) -> None:
-    for listing in sorted(folder.glob("adapters/*/*/*/MANIFEST.json")):
-        value = json.loads(listing.read_text("utf-8"))
+    current = hashes(folder)
+    paths = layout.Paths("results")
+    corpus = evidence.identity(folder, paths.corpus(loaded.corpus.name)[8:], current)
+    for run in loaded.runs:
+        target = folder / paths.adapter(*run)[8:]
+        if not (target / "MANIFEST.json").is_file():
+            continue
+        value = json.loads((target / "MANIFEST.json").read_text("utf-8"))
         facts = {k: v for k, v in value.items() if k not in ("files", "digest")}
-        if files.hash_tree(listing.parent) != value["files"]:
-            files.write_manifest(listing.parent, facts)
+        base = evidence.identity(folder, paths.checkpoint(run.model)[8:], current)
+        facts |= {**run._asdict(), "base": base, "corpus": corpus}
+        facts["order"] = loaded.conditions[run.condition].order
+        if facts != {k: value.get(k) for k in facts} or files.hash_tree(target) != value["files"]:
+            files.write_manifest(target, facts)
 
 
 def _forge_records(folder: Path, loaded: study.Study) -> None:
@@ -114,8 +136,9 @@ def _forge_records(folder: Path, loaded: study.Study) -> None:
         else:
             scores = {layout.Paths("results").scores(*r)[8:] for r in loaded.all_runs}
             held = set(record["inputs"])
-            wanted = scores if any(i.startswith("scores/") for i in held) else held
-            record["inputs"] = {i: made[i] for i in sorted(wanted)}
+            wanted = {i for i in held if not i.startswith("scores/")}
+            wanted |= scores if wanted != held else set()
+            record["inputs"] = {i: made[i] for i in sorted(wanted) if i in made}
             record["settings"] = loaded.digest(record["rule"])
         (folder / name).write_text(evidence.dump(record), "utf-8")
 
@@ -127,6 +150,9 @@ def apply(mutation: Mutation, source: Path, target: Path, seed: int) -> bool:
     mutation.change(target, Draw(seed))
     if mutation.effort == REHASH:
         rehash(target)
+    elif mutation.effort == RECOMPUTE:
+        recompute(target)
+        forge(target)
     elif mutation.effort == FORGE:
         forge(target)
     own = target / manifest.NAME
@@ -315,6 +341,52 @@ def edit_figure(folder: Path, draw: Draw) -> None:
     path.write_text(f"{text[:place]}{float(text[place:end]) + 25:g}{text[end:]}", "utf-8")
 
 
+def edit_png(folder: Path, draw: Draw) -> None:
+    """Paint a small mark onto a figure."""
+    from PIL import Image
+
+    path = draw.choice(sorted(folder.glob("figures/*.png")))
+    with Image.open(path) as image:
+        painted = image.convert("RGB")
+    x, y = (draw.randrange(size // 4, 3 * size // 4) for size in painted.size)
+    for place in ((x + i, y + j) for i in range(6) for j in range(6)):
+        red, *_ = painted.getpixel(place)
+        painted.putpixel(place, (255 - red if abs(127 - red) > 40 else 0, 0, 0))
+    painted.save(path)
+
+
+def edit_report(folder: Path, draw: Draw) -> None:
+    """Change a number or a verdict on the page."""
+    path = folder / layout.REPORT
+    text = path.read_text("utf-8")
+    body = text.index("<main")
+    numbers = [m for m in re.finditer(r">(-?\d+\.\d+)<", text) if m.start() > body]
+    chosen = draw.choice(numbers)
+    value = f"{float(chosen[1]) + 1.5:.2f}"
+    path.write_text(f"{text[: chosen.start(1)]}{value}{text[chosen.end(1) :]}", "utf-8")
+
+
+def drop_table(folder: Path, draw: Draw) -> None:
+    """Leave out a table, a figure or the page, and its job's record where it has no other."""
+    found = [*folder.glob("*.tsv"), *folder.glob("figures/*"), folder / layout.REPORT]
+    path = draw.choice(sorted(found))
+    name = path.relative_to(folder).as_posix()
+    path.unlink()
+    for record in sorted((folder / "records").rglob("*.json")):
+        value = json.loads(record.read_text("utf-8"))
+        if value["outputs"].pop(name, None) is None:
+            continue
+        record.unlink()
+        if value["outputs"]:
+            target = folder / layout.record_name(sorted(value["outputs"])[0])
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(evidence.dump(value), "utf-8")
+    for record in sorted((folder / "records").rglob("*.json")):
+        value = json.loads(record.read_text("utf-8"))
+        if value["inputs"].pop(name, None):
+            record.write_text(evidence.dump(value), "utf-8")
+
+
 def swap_runs(folder: Path, draw: Draw) -> None:
     """Give a zpd run the verdicts of a random run, columns and all."""
     models = sorted({p.parent.parent.name for p in folder.glob("scores/*/*/*.parquet")})
@@ -348,6 +420,25 @@ def edit_answer(folder: Path, draw: Draw) -> None:
         values[to] = values[best] + 1.0
         row["logprobs"] = values
     _rewrite(path, _with_row(frame, place, row))
+
+
+def edit_answer_and_score(folder: Path, draw: Draw) -> None:
+    """Another answer, and the verdict that follows from it."""
+    before = {p: pl.read_parquet(p) for p in sorted(folder.glob("generations/*/*.parquet"))}
+    edit_answer(folder, draw)
+    for path, frame in before.items():
+        after = pl.read_parquet(path)
+        place = next((i for i in range(frame.height) if frame.row(i) != after.row(i)), None)
+        if place is None:
+            continue
+        row = after.row(place, named=True)
+        run = (row["model"], row["condition"], str(row["seed"]))
+        out = folder / f"scores/{run[0]}/{run[1]}/s{run[2]}.parquet"
+        out.unlink()
+        command = ["score-run", "--study", str(folder / layout.STUDY), "--model", run[0]]
+        command += ["--condition", run[1], "--seed", run[2], "--generations", str(path)]
+        command += ["--items", *map(str, sorted(folder.glob("items/*"))), "--out", str(out)]
+        assert cli.main(command) == 0
 
 
 def drop_answer(folder: Path, draw: Draw) -> None:
@@ -509,6 +600,31 @@ def edit_record(folder: Path, draw: Draw) -> None:
     path.write_text(evidence.dump(record), "utf-8")
 
 
+def edit_run_fact(folder: Path, draw: Draw) -> None:
+    """Say in a run's manifest that it is another run's; the hashes of its files stay right."""
+    path = draw.choice(sorted(folder.glob("adapters/*/*/*/MANIFEST.json")))
+    value = json.loads(path.read_text("utf-8"))
+    key = draw.choice(["model", "condition", "seed", "base", "corpus", "steps"])
+    value[key] = {"seed": value["seed"] + 1, "steps": [1]}.get(key, f"{value[key]}x")
+    path.write_text(json.dumps(value), "utf-8")
+
+
+def edit_manifest_fact(folder: Path, draw: Draw) -> None:
+    """Change what a run's manifest says of how it went."""
+    for path in sorted(folder.glob("adapters/*/*/*/MANIFEST.json")):
+        value = json.loads(path.read_text("utf-8"))
+        value["trained_parameters"] += 1
+        path.write_text(json.dumps(value), "utf-8")
+
+
+def edit_trace(folder: Path, draw: Draw) -> None:
+    """Make every run's gradients look calmer than they were: no table shows them."""
+    for path in sorted(folder.glob("adapters/*/*/*/trace.parquet")):
+        frame = pl.read_parquet(path)
+        frame = frame.with_columns(pl.col("gradient_norm") * 0.5)
+        frame.write_parquet(path, compression="zstd", compression_level=3, statistics=True)
+
+
 def edit_description(folder: Path, draw: Draw) -> None:
     path = folder / draw.choice([layout.CRATE, layout.README, layout.FACTS])
     text = path.read_text("utf-8")
@@ -531,10 +647,14 @@ MUTATIONS: tuple[Mutation, ...] = (
             flip, truncate, append, delete, swap, add_file, rename, edit_score, edit_prediction,
             drop_verdict, edit_statistic, drop_row, edit_figure, edit_answer, edit_gold,
             edit_adapter, drop_run, drop_seed, add_run, edit_config, edit_hypothesis, edit_record,
-            edit_description,
+            edit_description, edit_run_fact,
         )
     ),
-    *(Mutation(f.__name__, FORGE, 1, f) for f in (edit_statistic, drop_row, edit_figure)),
+    *(Mutation(f.__name__, FORGE, 0, f) for f in (drop_table,)),
+    *(
+        Mutation(f.__name__, FORGE, 1, f)
+        for f in (edit_statistic, drop_row, edit_figure, edit_png, edit_report)
+    ),
     *(Mutation(f.__name__, FORGE, 1, f) for f in (edit_hypothesis, drop_seed)),
     # A verdict can be wrong where no statistic looks, so level 2 is the one that must see it.
     *(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ import pytest
 from tests.artifacts import tampering
 from tests.artifacts.conftest import RememberingWorkshop
 from tests.artifacts.tampering import FORGE, MUTATIONS
-from zpdbench.artifacts import verify
+from zpdbench import files
+from zpdbench.artifacts import manifest, verify
 from zpdbench.artifacts.findings import DIFFERS
 from zpdbench.artifacts.level0 import Outside
 from zpdbench.study import Study
@@ -57,15 +59,49 @@ def test_found_at_the_level_that_can_see_it(
         shutil.rmtree(scratch)
     # A forgery is one because the levels below see nothing wrong.
     if mutation.effort == FORGE:
-        assert min(k for k in found if k is not None) >= 1
+        assert min(k for k in found if k is not None) >= min(mutation.level, 1)
 
 
 @pytest.mark.slow
 def test_what_no_recomputation_can_see(unpacked: Path, tmp_path: Path, memory: Path) -> None:
     """Honesty about the limits: settings and weights, forged all through, need levels 3 and 4."""
-    for number, change in enumerate((tampering.edit_config, tampering.edit_record)):
+    changes = (
+        tampering.edit_config,
+        tampering.edit_record,
+        tampering.edit_trace,
+        tampering.edit_manifest_fact,
+    )
+    for number, change in enumerate(changes):
         folder, scratch = tmp_path / f"b{number}", tmp_path / f"s{number}"
         mutation = tampering.Mutation("", FORGE, 4, change)
         assert tampering.apply(mutation, unpacked, folder, 0)
         scratch.mkdir()
         assert lowest(folder, scratch, 2, memory) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "level"),
+    [
+        (tampering.edit_score, 2),
+        # The answers are forged too: only asking the models again can tell.
+        (tampering.edit_answer_and_score, None),
+        # A seed that was run and left out: nothing in the bundle knows of it, only its digest.
+        (tampering.drop_seed, None),
+    ],
+    ids=lambda v: getattr(v, "__name__", str(v)),
+)
+def test_tables_recomputed_from_forged_verdicts(
+    change: Callable[[Path, tampering.Draw], None],
+    level: int | None,
+    unpacked: Path,
+    tmp_path: Path,
+    memory: Path,
+) -> None:
+    before = files.sha256_file(unpacked / manifest.NAME)
+    mutation = tampering.Mutation(change.__name__, tampering.RECOMPUTE, level or 3, change)
+    folder, scratch = tmp_path / "b", tmp_path / "s"
+    assert tampering.apply(mutation, unpacked, folder, 1)
+    scratch.mkdir()
+    assert lowest(folder, scratch, 2, memory) == level
+    assert files.sha256_file(folder / manifest.NAME) != before

@@ -121,6 +121,26 @@ def equivalence(up: int, down: int, n: int) -> Equivalence:
     )
 
 
+def most_hidden(drawn: int, n: int, level: float = LEVEL) -> int:
+    """How many of n things may be otherwise when none of `drawn` random ones is (hypergeometric).
+
+    Returns:
+        The largest number whose chance to stay unseen is at least 1 - level.
+
+    Raises:
+        ValueError: not 0 <= drawn <= n.
+    """
+    if not 0 <= drawn <= n:
+        raise ValueError("drawn must lie in 0..n")
+    unseen, hidden = 1.0, 0
+    while hidden < n - drawn:
+        unseen *= (n - drawn - hidden) / (n - hidden)
+        if unseen < 1 - level:
+            break
+        hidden += 1
+    return hidden
+
+
 def mcnemar(up: int, down: int) -> float:
     """Two-sided p-value of McNemar's exact test: discordant pairs as fair coin tosses."""
     n = up + down

@@ -7,7 +7,7 @@ is verified.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ from typing import Any
 from zpdbench import files, records
 from zpdbench.artifacts import layout, reading
 from zpdbench.artifacts.reading import BadFileError
-from zpdbench.study import Study
+from zpdbench.benchmarks import definition, loaders
+from zpdbench.errors import UserError
+from zpdbench.study import EmbeddedModel, Study
 
 Record = dict[str, Any]
 _KEYS = {
@@ -78,6 +80,10 @@ def check_folders(
     folders |= {
         paths.checkpoint(model).removeprefix("results/"): True for model in included.checkpoints
     }
+    for model in included.checkpoints:
+        if not isinstance(study.models.get(model), EmbeddedModel):
+            why = "only weights that the workflow made itself may be in it; others go by their hash"
+            found.append(Finding(f"checkpoints/{model}"[:200], "absent", "present", why))
     for name, is_checkpoint in folders.items():
         listing = f"{name}/MANIFEST.json"
         if listing not in hashes:
@@ -219,7 +225,37 @@ def check_chain(
         if record["settings"] != job.settings(study):
             why = "it ran with other settings than the configuration has"
             found.append(Finding(name, job.settings(study), str(record["settings"]), why))
+    found += _check_runs(folder, study, hashes, made)
     found += _check_rest(study, hashes, found_records, maker)
+    return found
+
+
+def _check_runs(
+    folder: Path, study: Study, hashes: Mapping[str, str], made: Mapping[str, str]
+) -> list[Finding]:
+    """Each run's manifest tells of its own run: model, condition, seed, base model and corpus."""
+    found = []
+    paths = layout.Paths("results")
+    corpus = made.get(paths.corpus(study.corpus.name).removeprefix("results/"))
+    for run in study.runs:
+        name = f"{paths.adapter(*run)}/MANIFEST.json".removeprefix("results/")
+        if name not in hashes:
+            continue
+        try:
+            facts = reading.read_json(folder / name, 16 << 20)
+        except BadFileError:
+            continue  # check_folders says so
+        base = made.get(paths.checkpoint(run.model).removeprefix("results/"))
+        expected = {**run._asdict(), "kind": "adapter", "base": base, "corpus": corpus}
+        if "order" in facts:
+            expected["order"] = study.conditions[run.condition].order
+        if "steps" in facts:
+            expected["steps"] = study.evaluation_steps
+        found += [
+            Finding(name, f"{key} {value}", f"{key} {facts.get(key)}", "another run's facts")
+            for key, value in expected.items()
+            if facts.get(key) != value
+        ]
     return found
 
 
@@ -272,6 +308,58 @@ def check_study(study: Study) -> list[str]:
     if study != records.portable(study):
         found.append("it names a server or a folder")
     return found
+
+
+BUILT_IN_ANSWERS = frozenset({"number", "letter", "index", "program"})
+
+
+def check_definitions(
+    folder: Path, study: Study, trusted: Collection[str] = ()
+) -> tuple[list[Finding], list[str]]:
+    """The study's own benchmark definitions: plain data that names known functions only.
+
+    Args:
+        trusted: further `module:function` names that the reviewer allows to be called.
+
+    Returns:
+        What is wrong with them, and the functions they name that are not allowed here.
+    """
+    found: list[Finding] = []
+    foreign: list[str] = []
+    for benchmark, name in layout.definitions(study).items():
+        try:
+            reading.check_yaml(folder / name)
+            read = definition.read(folder / name)
+        except (BadFileError, UserError, OSError) as error:
+            why = str(error).replace(f"{folder}/", "")
+            found.append(Finding(name, "a benchmark's definition", "none", why))
+            continue
+        allowed = {*BUILT_IN_ANSWERS, *loaders.LOADERS, *trusted}
+        foreign += [n for n in (read.answer, read.loader) if n not in allowed]
+        if any(records.is_outside(t) for task in read.tasks.values() for t in task.files.values()):
+            found.append(Finding(name, "files of the benchmark", benchmark, "a path outside"))
+    return found, sorted(set(foreign))
+
+
+def derive(study: Study, found: Mapping[str, Record]) -> dict[str, Any]:
+    """What bundle.json says that follows from the configuration and the jobs' records."""
+    h3a = study.hypotheses.h3a
+    question = f"; H3a: {h3a.small} against {h3a.large}" if h3a else ""
+    return {
+        "name": f"ZPD-Bench study {study.study or study.corpus.name}",
+        "description": (
+            f"Models {', '.join(study.models)}; conditions {', '.join(study.conditions)}; "
+            f"benchmarks {', '.join(study.benchmarks)}{question}."
+        ),
+        "study": study_digest(study),
+        "seeds": study.seeds,
+        "images": sorted({str(r["machine"].get("image")) for r in found.values()} - {"None"}),
+        "sources": {
+            "corpus": {n: s.model_dump(mode="json") for n, s in study.corpus.sources.items()},
+            "benchmarks": {n: b.model_dump(mode="json") for n, b in study.benchmarks.items()},
+            "models": {n: m.model_dump(mode="json") for n, m in study.models.items()},
+        },
+    }
 
 
 def parse_facts(value: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ REPRODUCED, DIFFERS, NOT_CHECKED = "reproduced", "differs", "not checked"
 COLUMNS = ("level", "claim", "artefact", "expected", "got", "verdict", "why")
 EXIT_HOLDS, EXIT_DIFFERS, EXIT_UNCHECKED = 0, 1, 3
 _LONGEST = 300
+_LONGEST_WHY = 700
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,27 @@ class Row:
     got: str
     verdict: str
     why: str = ""
+    core: bool = False
+    """Whether its level is not done without it: a verification that leaves it open did not pass."""
+
+    def cells(self) -> tuple[object, ...]:
+        """The row as it is shown."""
+        return astuple(self)[: len(COLUMNS)]
 
 
 @dataclass
 class Table:
-    """All checks so far; `asked` is the highest level that was asked for."""
+    """All checks so far.
+
+    Attributes:
+        asked: the highest level that was asked for.
+        context: what stands beside a difference: another version of the code (level 0 and up),
+            what the authors' machine had otherwise (level 1 and up).
+    """
 
     asked: int
     rows: list[Row] = field(default_factory=list)
+    context: dict[int, str] = field(default_factory=dict)
 
     def add(
         self,
@@ -45,10 +59,16 @@ class Table:
         expected: object = "",
         got: object = "",
         why: str = "",
+        core: bool = False,
     ) -> None:
         """Add a check; long values are cut."""
-        one, two, three, four = (_plain(str(v)) for v in (claim, artefact, expected, got))
-        self.rows.append(Row(level, one, two, three, four, verdict, _plain(why)))
+        one, two, three, four = (cut(str(v)) for v in (claim, artefact, expected, got))
+        if verdict == DIFFERS:
+            beside = [text for first, text in sorted(self.context.items()) if first <= level]
+            why = "; ".join(filter(None, (cut(why), *beside)))
+        self.rows.append(
+            Row(level, one, two, three, four, verdict, cut(why, _LONGEST_WHY), core=core)
+        )
 
     def count(self, verdict: str, level: int | None = None) -> int:
         """Rows with a verdict, of one level or of all."""
@@ -64,11 +84,15 @@ class Table:
             if not self.count(REPRODUCED, level) and not self.count(DIFFERS, level)
         ]
 
+    def open_core(self) -> list[Row]:
+        """Rows that their level is not done without, and that could not be checked."""
+        return [row for row in self.rows if row.core and row.verdict == NOT_CHECKED]
+
     def exit_code(self) -> int:
-        """0: all was checked and holds; 1: something differs; 3: a level could not be checked."""
+        """0: all was checked and holds; 1: something differs; 3: what matters is still open."""
         if self.count(DIFFERS):
             return EXIT_DIFFERS
-        return EXIT_UNCHECKED if self.unchecked_levels() else EXIT_HOLDS
+        return EXIT_UNCHECKED if self.open_core() or self.unchecked_levels() else EXIT_HOLDS
 
     def summary(self) -> list[str]:
         """A line a level, for the terminal."""
@@ -83,15 +107,20 @@ class Table:
         return lines
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """Text that is safe to print: one line, nothing that a terminal would obey."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def cut(text: str, longest: int = _LONGEST) -> str:
     """Text fit for a cell: printable, one line, not endless."""
-    text = "".join(c if c.isprintable() else " " for c in text)
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+    text = plain(text[: longest + 1])
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def write_tsv(path: str | Path, rows: Sequence[Row]) -> None:
     """The table as tab-separated text."""
-    files.write_tsv(path, COLUMNS, (astuple(row) for row in rows))
+    files.write_tsv(path, COLUMNS, (row.cells() for row in rows))
 
 
 def write_page(
@@ -114,7 +143,7 @@ def write_page(
     def section(rows: Sequence[Row]) -> str:
         body = "".join(
             f'<tr class="{row.verdict.replace(" ", "-")}">'
-            + "".join(cell(v) for v in astuple(row))
+            + "".join(cell(v) for v in row.cells())
             + "</tr>"
             for row in rows
         )
@@ -122,7 +151,9 @@ def write_page(
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
     differing = [r for r in table.rows if r.verdict == DIFFERS]
+    # What keeps the verification from passing comes first.
     unchecked = [r for r in table.rows if r.verdict == NOT_CHECKED]
+    unchecked.sort(key=lambda row: not row.core)
     holding = [r for r in table.rows if r.verdict == REPRODUCED]
     parts = [
         "<!DOCTYPE html>",
@@ -168,8 +199,9 @@ def _sentence(table: Table) -> str:
     if code == EXIT_DIFFERS:
         return f"{table.count(DIFFERS)} checks differ: do not rely on this bundle as it is."
     if code == EXIT_UNCHECKED:
-        levels = ", ".join(map(str, table.unchecked_levels()))
-        return f"Nothing differs, but nothing could be checked at level {levels}."
+        levels = {row.level for row in table.open_core()} | set(table.unchecked_levels())
+        shown = ", ".join(map(str, sorted(levels)))
+        return f"Nothing differs, but what matters at level {shown} could not be checked."
     left = table.count(NOT_CHECKED)
     return "All that was checked holds" + (f"; {left} things were not checked." if left else ".")
 

@@ -37,11 +37,14 @@ SCORES = {
 MAX_ROWS = 200_000_000
 
 
-def scan(path: Path, schema: dict[str, str], *, rows: int | None = None) -> pl.LazyFrame:
+def scan(
+    path: Path, schema: dict[str, str], *, rows: int | None = None, most: int = MAX_ROWS
+) -> pl.LazyFrame:
     """A Parquet file whose columns are exactly those of `schema` (name -> polars type).
 
     Args:
         rows: how many rows it must have, if that is known.
+        most: how many it may have.
 
     Raises:
         BadFileError: no Parquet, other columns, other types, another number of rows.
@@ -61,7 +64,7 @@ def scan(path: Path, schema: dict[str, str], *, rows: int | None = None) -> pl.L
         raise BadFileError(f"column {odd[0][0]!r} is not as it should be" if odd else "columns")
     if rows is not None and count != rows:
         raise BadFileError(f"has {count} rows, {rows} are due")
-    if count > MAX_ROWS:
+    if count > most:
         raise BadFileError(f"has {count} rows")
     return frame
 

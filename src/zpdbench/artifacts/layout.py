@@ -23,7 +23,7 @@ STUDY, FACTS, CRATE, README = (
     "ro-crate-metadata.json",
     "README.md",
 )
-PARTS = ("adapters", "traces", "checkpoints", "corpus", "generations")
+PARTS = ("adapters", "traces", "checkpoints", "corpus", "items", "generations")
 """What may be left out of a bundle to make it smaller."""
 
 _TABLE = re.compile(r"^[a-z][a-z0-9_]*\.tsv$")
@@ -32,10 +32,15 @@ _WORKFLOW = re.compile(
     r"^workflow/(Snakefile|rules/[a-z_]+\.smk|envs/[A-Za-z0-9_.]+\.(txt|in)"
     r"|zpdbench/[A-Za-z0-9_/.-]+\.(py|yaml|json|jinja|html|css|js|txt|typed|md))$"
 )
+_CHECKPOINT = re.compile(rf"^checkpoints/{grid.NAME}$")
 _CHECKPOINT_FILE = re.compile(
     r"^(MANIFEST\.json|[A-Za-z0-9_.-]+\.(json|jinja|txt|safetensors|model))$"
 )
-_REPORT = "report.html"
+REPORT = "report.html"
+_TABLE_OF_VERB = {"rq1": "anova"}
+FIGURES_OF = {"curves": "curves", "effects": "h3a", "power": "power", "ladder": "ladder"}
+"""Figure -> the table that it is drawn from."""
+_MAX_CELLS, _MAX_SAMPLES = 200_000, 10_000
 # Sources whose terms let anyone pass the text on (SPDX identifiers).
 FREE_LICENSES = frozenset(
     [
@@ -68,6 +73,7 @@ class Included:
     checkpoints: list[str] = field(default_factory=list)
     """Models whose base weights are in it."""
     corpus: bool = True
+    items: bool = True
     generations: bool = True
 
     def as_json(self) -> dict[str, Any]:
@@ -84,7 +90,7 @@ def included_of(facts: Mapping[str, Any]) -> Included:
     value = facts.get("included")
     if not isinstance(value, dict) or set(value) != set(asdict(Included())):
         raise ValueError("included: not of this format")
-    for key, kind in (("traces", bool), ("corpus", bool), ("generations", bool)):
+    for key, kind in (("traces", bool), ("corpus", bool), ("items", bool), ("generations", bool)):
         if not isinstance(value[key], kind):
             raise ValueError(f"included.{key}: no {kind.__name__}")
     for key in ("adapters", "checkpoints"):
@@ -113,6 +119,7 @@ def plan(study: Study, without: Iterable[str] = (), sample: int | None = None) -
         traces="traces" not in without,
         checkpoints=[] if "checkpoints" in without else own,
         corpus="corpus" not in without and may_copy_corpus(study),
+        items="items" not in without,
         generations="generations" not in without,
     )
 
@@ -200,13 +207,14 @@ def record_name(output: str) -> str:
 
 def required(study: Study, included: Included) -> set[str]:
     """Every file that a bundle of this study must hold."""
-    names = {STUDY, FACTS, CRATE, README, "workflow/Snakefile"}
-    names |= {"scores.tsv", "curves.tsv"} | ({"h3a.tsv"} if study.hypotheses.h3a else set())
+    names = {STUDY, FACTS, CRATE, README, "workflow/Snakefile", REPORT}
+    names |= {*tables(study), *figures(study), *definitions(study).values()}
     for job in jobs(study):
         output = job.outputs[0]
         names.add(record_name(output))
         if (
-            job.rule in ("make_items", "score_run")
+            job.rule == "score_run"
+            or (job.rule == "make_items" and included.items)
             or (job.rule == "make_corpus" and included.corpus)
             or (job.rule == "generate_chunk" and included.generations)
         ):
@@ -220,6 +228,47 @@ def required(study: Study, included: Included) -> set[str]:
             if output in included.adapters:
                 names |= {f"{output}/{n}" for n in adapter_files(study)}
     return names
+
+
+def tables(study: Study) -> list[str]:
+    """Every table that the workflow makes of this study."""
+    verbs = ("scores", "curves", *study.tables)
+    return [f"{_TABLE_OF_VERB.get(verb, verb)}.tsv" for verb in verbs]
+
+
+def figures(study: Study) -> list[str]:
+    """Every figure that the workflow draws of this study."""
+    held = set(tables(study))
+    return [
+        f"figures/{name}.{kind}"
+        for name, table in FIGURES_OF.items()
+        if f"{table}.tsv" in held
+        for kind in ("svg", "png")
+    ]
+
+
+def definitions(study: Study) -> dict[str, str]:
+    """Benchmark -> the name in a bundle of its own definition, where the study brings one."""
+    return {
+        name: f"definitions/{name}.yaml"
+        for name, section in study.benchmarks.items()
+        if section.definition and section.definition.endswith((".yaml", ".yml"))
+    }
+
+
+def too_large(study: Study) -> str | None:
+    """Why a configuration's grid is too large to be listed at all, None if it is not.
+
+    Plain arithmetic: the grid of a hostile configuration must not be built to be counted.
+    """
+    training = study.training
+    steps = -(-training.steps // training.evaluate_every)
+    runs = len(study.models) * len(study.conditions) * len(study.seeds)
+    if runs * steps > _MAX_CELLS:
+        return f"{runs} runs at {steps} steps are more than {_MAX_CELLS} in all"
+    if max((b.samples for b in study.benchmarks.values()), default=0) > _MAX_SAMPLES:
+        return f"more than {_MAX_SAMPLES} samples an item"
+    return None
 
 
 def adapter_files(study: Study) -> set[str]:
@@ -241,6 +290,11 @@ def is_figure(name: str) -> bool:
     return bool(_FIGURE.match(name))
 
 
+def is_checkpoint(name: str) -> bool:
+    """Whether a name is a base model's folder's."""
+    return bool(_CHECKPOINT.match(name))
+
+
 def foreign(names: Iterable[str], study: Study, included: Included) -> list[str]:
     """Names that no bundle of this study has: a pickle among the adapters, a run too many."""
     expected = required(study, included)
@@ -253,7 +307,7 @@ def foreign(names: Iterable[str], study: Study, included: Included) -> list[str]
             name in expected
             or is_table(name)
             or is_figure(name)
-            or name == _REPORT
+            or name == REPORT
             or bool(_WORKFLOW.match(name))
             or any(
                 name.startswith(f) and _CHECKPOINT_FILE.match(name.removeprefix(f)) for f in folders
@@ -261,7 +315,7 @@ def foreign(names: Iterable[str], study: Study, included: Included) -> list[str]
         )
         output = name.removeprefix("records/").removesuffix(".json")
         if name == record_name(output) and (
-            is_table(output) or is_figure(output) or output == _REPORT
+            is_table(output) or is_figure(output) or output == REPORT
         ):
             known = True
         if not known:

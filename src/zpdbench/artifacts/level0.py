@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zpdbench import files
+from zpdbench import files, records
 from zpdbench import study as studies
 from zpdbench.artifacts import crate, evidence, layout, manifest, reading, sign
 from zpdbench.artifacts.archive import Contents
@@ -27,6 +27,8 @@ class Bundle:
     study: Study
     included: layout.Included
     records: dict[str, evidence.Record]
+    foreign_code: tuple[str, ...] = ()
+    """Functions that the study's own benchmark definitions name and the reviewer does not trust."""
 
     def path(self, name: str) -> Path:
         """A file of the bundle."""
@@ -35,11 +37,19 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Outside:
-    """What a reviewer knows from elsewhere."""
+    """What a reviewer knows from elsewhere.
+
+    Attributes:
+        digest: 64 hex digits, of the manifest.
+        signature: the bundle's, if there is one.
+        signers: whose signature counts; that there is one is then asked for.
+        trusted: functions that a definition in the bundle may call.
+    """
 
     digest: str | None = None
     signature: Path | None = None
     signers: Path | None = None
+    trusted: tuple[str, ...] = ()
 
 
 def check(contents: Contents, outside: Outside, table: Table) -> Bundle | None:
@@ -66,20 +76,23 @@ def check(contents: Contents, outside: Outside, table: Table) -> Bundle | None:
         return None
     _check_identity(data, path, outside, table)
     _check_files(listed, hashes, table)
-    return _check_parts(contents.folder, hashes, table)
+    return _check_parts(contents.folder, hashes, outside, table)
 
 
 def _check_identity(data: bytes, path: Path, outside: Outside, table: Table) -> None:
     digest = manifest.digest(data)
     claim = "it is the bundle that the authors published"
-    if outside.digest:
-        wanted = outside.digest.strip().lower().removeprefix("sha256:")
-        verdict = REPRODUCED if wanted == digest else DIFFERS
-        table.add(0, claim, manifest.NAME, verdict, expected=wanted, got=digest)
+    if outside.digest is not None:
+        verdict = REPRODUCED if outside.digest == digest else DIFFERS
+        table.add(0, claim, manifest.NAME, verdict, expected=outside.digest, got=digest)
     else:
         why = "no --digest was given: so far the bundle agrees with itself only"
         table.add(0, claim, manifest.NAME, NOT_CHECKED, got=digest, why=why)
     claim = "its authors signed it"
+    if outside.signature is None and outside.signers is not None:
+        why = "--signers asks for a signature, and there is none beside the bundle"
+        table.add(0, claim, manifest.NAME, DIFFERS, expected="a signature", got="unsigned", why=why)
+        return
     if outside.signature is None:
         table.add(0, claim, manifest.NAME, NOT_CHECKED, got="unsigned", why="no signature given")
         return
@@ -114,13 +127,29 @@ def _check_files(listed: Mapping[str, str], hashes: Mapping[str, str], table: Ta
             )
 
 
-def _check_parts(folder: Path, hashes: dict[str, str], table: Table) -> Bundle | None:
+def another_version(facts: Mapping[str, Any]) -> str:
+    """What to say where another version of the code made a bundle; "" where this one did."""
+    code = facts["code"]
+    if code["package"] == records.code_digest():
+        return ""
+    checkout = f"git checkout {code['commit'][:40]}" if code["commit"] else "which has no commit"
+    changed = " and apply its changes, see workflow/" if code["diff"] else ""
+    return f"the bundle was made by another version ({checkout}{changed})"
+
+
+def _check_parts(
+    folder: Path, hashes: dict[str, str], outside: Outside, table: Table
+) -> Bundle | None:
     name = layout.FACTS
     try:
         facts = evidence.parse_facts(reading.read_json(folder / name, 4 << 20))
+        if other := another_version(facts):
+            table.context[0] = other
         name = layout.STUDY
         reading.check_yaml(folder / name)
         study = studies.load(folder / name)
+        if reason := layout.too_large(study):
+            raise BadFileError(reason)
         name = "records"
         found = evidence.read_records(folder, hashes)
     except (BadFileError, UserError, OSError, RecursionError) as error:
@@ -128,7 +157,8 @@ def _check_parts(folder: Path, hashes: dict[str, str], table: Table) -> Bundle |
         table.add(0, "its parts can be read", name, DIFFERS, why=why)
         return None
     included = layout.included_of(facts)
-    bundle = Bundle(folder, hashes, facts, study, included, found)
+    wrong, foreign = evidence.check_definitions(folder, study, outside.trusted)
+    bundle = Bundle(folder, hashes, facts, study, included, found, tuple(foreign))
     outward = evidence.check_study(study)
     _report(
         table,
@@ -166,8 +196,19 @@ def _check_parts(folder: Path, hashes: dict[str, str], table: Table) -> Bundle |
         evidence.check_chain(folder, study, included, hashes, found),
         f"{len(found)} jobs",
     )
+    _check_definitions(bundle, wrong, table)
     _check_descriptions(bundle, table)
     return bundle
+
+
+def _check_definitions(bundle: Bundle, wrong: list[evidence.Finding], table: Table) -> None:
+    claim = "the study's own benchmarks are plain definitions"
+    names = layout.definitions(bundle.study)
+    if names or wrong:
+        _report(table, claim, wrong, ", ".join(names.values()))
+    for function in bundle.foreign_code:
+        why = "no part of ZPD-Bench; read it, install it, then allow it by --trust"
+        table.add(0, claim, function, NOT_CHECKED, why=why, core=True)
 
 
 def _report(table: Table, claim: str, findings: list[evidence.Finding], what: str) -> None:
@@ -183,11 +224,14 @@ def _report(table: Table, claim: str, findings: list[evidence.Finding], what: st
 def _check_descriptions(bundle: Bundle, table: Table) -> None:
     """bundle.json, the crate's metadata and the page for people say what the files say."""
     facts, study = bundle.facts, bundle.study
-    digest = evidence.study_digest(study)
-    table.add(
-        0, "it describes this configuration", layout.FACTS,
-        REPRODUCED if facts["study"] == digest else DIFFERS, expected=digest, got=facts["study"],
-    )  # fmt: skip
+    derived = evidence.derive(study, bundle.records)
+    for key, value in derived.items():
+        own, given = (files.canonical_json(v) for v in (value, facts.get(key)))
+        table.add(
+            0, f"it says what follows from its configuration and records: {key}", layout.FACTS,
+            REPRODUCED if own == given else DIFFERS, expected=own, got=given,
+        )  # fmt: skip
+    _check_metadata(bundle, table)
     package = {
         n.removeprefix("workflow/zpdbench/"): h
         for n, h in bundle.hashes.items()
@@ -225,3 +269,28 @@ def _check_descriptions(bundle: Bundle, table: Table) -> None:
         path = bundle.path(name)
         same = path.is_file() and path.read_bytes() == text.encode("utf-8")
         table.add(0, claim, name, REPRODUCED if same else DIFFERS)
+
+
+def _check_metadata(bundle: Bundle, table: Table) -> None:
+    """The linked data give every file, and each with its own hash, whatever version wrote them."""
+    claim = "its linked data give every file with its hash"
+    held = {n: h for n, h in bundle.hashes.items() if n != layout.CRATE}
+    try:
+        graph = reading.read_json(bundle.path(layout.CRATE))["@graph"]
+        told = {e["@id"]: str(e.get("sha256")) for e in graph if "File" in _types(e)}
+    except (BadFileError, KeyError, TypeError, AttributeError) as error:
+        table.add(0, claim, layout.CRATE, DIFFERS, why=f"not of this format ({error})")
+        return
+    wrong = sorted(n for n in {*held, *told} if held.get(n) != told.get(n))
+    for name in wrong[:20]:
+        table.add(
+            0, claim, name, DIFFERS, expected=held.get(name, "absent"),
+            got=told.get(name, "absent"), why=f"{len(wrong)} such files",
+        )  # fmt: skip
+    if not wrong:
+        table.add(0, claim, layout.CRATE, REPRODUCED, got=f"{len(held)} files")
+
+
+def _types(entity: Any) -> list[str]:
+    kind = entity["@type"]
+    return kind if isinstance(kind, list) else [kind]

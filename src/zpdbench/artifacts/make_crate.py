@@ -26,7 +26,8 @@ DEFAULT_LICENSE = "https://spdx.org/licenses/CC-BY-4.0"
 def main(args: argparse.Namespace) -> None:
     """Write `args.out` from the results folder that `args.study` lies in."""
     lock = Path(args.study)
-    study = records.portable(studies.load(lock))
+    private = studies.load(lock)
+    study = records.portable(private)
     included = layout.plan(study, args.without or [], args.sample)
     root = Path(args.workflow or Path(records.__file__).parents[2])
     members = collect(
@@ -36,6 +37,7 @@ def main(args: argparse.Namespace) -> None:
         root,
         license=args.license or DEFAULT_LICENSE,
         date=args.date,
+        definitions=_definitions(private),
     )
     check_secrets(members, [lock.parent, root, Path(records.__file__).parent])
     listing = members[manifest.NAME]
@@ -62,6 +64,7 @@ def collect(
     *,
     license: str = DEFAULT_LICENSE,
     date: str | None = None,
+    definitions: Mapping[str, Path] | None = None,
 ) -> dict[str, Path | bytes]:
     """A bundle's members: name -> file, or its bytes.
 
@@ -72,20 +75,21 @@ def collect(
         root: the workflow's folder, with its Snakefile.
         license: a URL; of the study's own files.
         date: of publication; None: the commit's.
+        definitions: name in the bundle -> file, of benchmarks that the study defines itself.
 
     Raises:
         UserError: the study is not complete, or a result is not what its job recorded.
     """
     members: dict[str, Path | bytes] = dict(_results(study, results, included))
     members |= _workflow(root)
+    members |= definitions or {}
     hashes = _hash(members)
     found = _records(results, members)
-    images = sorted({str(r["machine"].get("image")) for r in found.values()} - {"None"})
     prefix = "workflow/zpdbench/"
     package = files.digest(
         {n.removeprefix(prefix): h for n, h in hashes.items() if n.startswith(prefix)}
     )
-    facts = _facts(study, results, included, root, license, date, images, package)
+    facts = _facts(study, results, included, root, license, date, found, package)
     _check(study, results, included, hashes, found)
     texts = {
         layout.STUDY: studies.lock_text(study),
@@ -107,6 +111,25 @@ def collect(
             fix="run the workflow to its end first",
         )
     return members
+
+
+def _definitions(study: Study) -> dict[str, Path]:
+    """Name in the bundle -> the file, as the jobs found it, of each definition of the study's own.
+
+    Raises:
+        UserError: a file is gone.
+    """
+    found = {}
+    for benchmark, name in layout.definitions(study).items():
+        path = Path(str(study.benchmarks[benchmark].definition))
+        if not path.is_file():
+            raise UserError(
+                "no such definition",
+                where=f"benchmarks.{benchmark}.definition {path}",
+                fix="call this where the workflow was called, or put the file back",
+            )
+        found[name] = path
+    return found
 
 
 def check_secrets(members: Mapping[str, Path | bytes], folders: list[Path]) -> None:
@@ -132,7 +155,9 @@ def _results(study: Study, results: Path, included: layout.Included) -> dict[str
     def name(path: str) -> str:
         return path.removeprefix("results/")
 
-    wanted: list[str] = [name(paths.items(b)) for b in study.benchmarks]
+    wanted: list[str] = []
+    if included.items:
+        wanted += [name(paths.items(b)) for b in study.benchmarks]
     wanted += [name(paths.scores(*run)) for run in study.all_runs]
     if included.generations:
         wanted += [name(paths.generations(*chunk)) for chunk in study.chunks]
@@ -152,8 +177,7 @@ def _results(study: Study, results: Path, included: layout.Included) -> dict[str
     # A verification's own table lies beside the bundle, not in it; the simulations are of no study.
     wanted += [n for n in found if n not in ("verification.tsv", "validation.tsv")]
     wanted += [f"figures/{p.name}" for p in (results / "figures").glob("*") if p.is_file()]
-    if (results / "report.html").is_file():
-        wanted.append("report.html")
+    wanted.append(layout.REPORT)
     for path in (results / "records").rglob("*.json"):
         output = path.relative_to(results / "records").as_posix().removesuffix(".json")
         if (results / output).exists():
@@ -235,30 +259,16 @@ def _facts(
     root: Path,
     license: str,
     date: str | None,
-    images: list[str],
+    found: Mapping[str, evidence.Record],
     package: str,
 ) -> dict[str, Any]:
     commit, diff, committed = _version(root)
-    h3a = study.hypotheses.h3a
-    question = f"; H3a: {h3a.small} against {h3a.large}" if h3a else ""
     facts = {
+        **evidence.derive(study, found),
         "format": layout.FORMAT,
-        "name": f"ZPD-Bench study {study.corpus.name}",
-        "description": (
-            f"Models {', '.join(study.models)}; conditions {', '.join(study.conditions)}; "
-            f"benchmarks {', '.join(study.benchmarks)}{question}."
-        ),
         "date": date or committed or _newest_day(results),
         "license": license,
-        "study": evidence.study_digest(study),
-        "seeds": study.seeds,
         "included": included.as_json(),
-        "images": images,
-        "sources": {
-            "corpus": {n: s.model_dump(mode="json") for n, s in study.corpus.sources.items()},
-            "benchmarks": {n: b.model_dump(mode="json") for n, b in study.benchmarks.items()},
-            "models": {n: m.model_dump(mode="json") for n, m in study.models.items()},
-        },
         "code": {
             "version": __version__,
             "package": package,

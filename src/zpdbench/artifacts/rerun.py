@@ -14,6 +14,7 @@ from zpdbench.artifacts import frames, layout, level2, reading
 from zpdbench.artifacts.level0 import Bundle
 from zpdbench.artifacts.reading import BadFileError
 from zpdbench.artifacts.workshop import Workshop, harmless
+from zpdbench.errors import NoSandboxError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -43,9 +44,8 @@ def engine_here(wanted: str) -> str | None:
     return None
 
 
-def run_study(bundle: Bundle, run: grid.Run, engine: str) -> studies.Study:
-    """The bundle's study cut down to one run, in a chunk of its own."""
-    study = bundle.study
+def run_study(study: studies.Study, run: grid.Run, engine: str) -> studies.Study:
+    """A workshop's study cut down to one run, in a chunk of its own."""
     value = study.model_dump(mode="json")
     condition = run.condition if run.condition != grid.BASE else next(iter(study.conditions))
     generations = {**value["generations"], "group_by": GROUP, "engine": engine, "base_url": None}
@@ -73,7 +73,9 @@ def checkpoint(bundle: Bundle, workshop: Workshop, model: str) -> Path | str:
     that the authors' job recorded.
     """
     name = PATHS.checkpoint(model).removeprefix("results/")
-    if model in bundle.included.checkpoints:
+    if model in bundle.included.checkpoints and isinstance(
+        bundle.study.models[model], studies.EmbeddedModel
+    ):
         return bundle.path(name)
     made = workshop.path(name)
     if not made.is_dir():
@@ -111,7 +113,9 @@ def adapter(bundle: Bundle, workshop: Workshop, run: grid.Run) -> Path:
     return target
 
 
-def sample_items(bundle: Bundle, folder: Path, chosen: dict[str, list[str]]) -> list[Path]:
+def sample_items(
+    bundle: Bundle, workshop: Workshop, folder: Path, chosen: dict[str, list[str]]
+) -> list[Path]:
     """Write items files with only the chosen ids (benchmark -> ids); their paths.
 
     Raises:
@@ -121,7 +125,9 @@ def sample_items(bundle: Bundle, folder: Path, chosen: dict[str, list[str]]) -> 
 
     written = []
     for benchmark, ids in chosen.items():
-        frame = frames.collect(frames.scan(level2.item_path(bundle, benchmark), frames.ITEMS))
+        frame = frames.collect(
+            frames.scan(level2.item_path(bundle, workshop, benchmark), frames.ITEMS)
+        )
         path = folder / "items" / f"{benchmark}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         frame.filter(pl.col("item_id").is_in(ids)).write_parquet(path)
@@ -151,9 +157,9 @@ def ask(
     if isinstance(base, str):
         return base
     folder = workshop.path(f"{label}/x").parent
-    study = run_study(bundle, run, engine)
+    study = run_study(workshop.study, run, engine)
     lock = write_study(folder, study)
-    items = sample_items(bundle, folder, chosen)
+    items = sample_items(bundle, workshop, folder, chosen)
     answers, verdicts = folder / "answers.parquet", folder / "verdicts.parquet"
     adapters = [adapter_folder] if adapter_folder is not None else []
     outcome = workshop.run(
@@ -167,21 +173,22 @@ def ask(
     )
     if outcome.code:
         return f"zpdbench generate-chunk: {outcome.message}"
-    outcome = workshop.run(
-        "score-run",
-        [
-            *("--study", lock, "--model", run.model, "--condition", run.condition),
-            *("--seed", run.seed, "--generations", answers, "--items", *items),
-            *("--out", verdicts),
-        ],
-        seconds=max(seconds, 60.0),
-    )
+    command = [
+        *("--study", lock, "--model", run.model, "--condition", run.condition),
+        *("--seed", run.seed, "--generations", answers, "--items", *items),
+        *("--out", verdicts),
+    ]
+    outcome = workshop.run("score-run", command, seconds=max(seconds, 60.0))
+    if outcome.code == NoSandboxError.exit_code:
+        command.append("--skip-programs")
+        outcome = workshop.run("score-run", command, seconds=max(seconds, 60.0))
     if outcome.code:
         return f"zpdbench score-run: {outcome.message}"
     try:
-        return _join(bundle, run, answers, verdicts)
+        joined = _join(bundle, run, answers, verdicts)
     except BadFileError as error:
         return str(error)
+    return joined if joined.frame.height else "the bundle has no answer to what was asked here"
 
 
 def _join(bundle: Bundle, run: grid.Run, answers: Path, verdicts: Path) -> Answers:
@@ -213,7 +220,7 @@ def counts(frame: pl.DataFrame) -> dict[str, Any]:
 
     Returns:
         texts, texts_equal: generated answers and those that are equal;
-        choices, largest: answers by likelihood, and their largest difference in nats;
+        choices, largest, median: answers by likelihood, and their difference in nats;
         up, down, judged: verdicts right here only, there only, and all pairs.
     """
     import polars as pl
@@ -226,19 +233,17 @@ def counts(frame: pl.DataFrame) -> dict[str, Any]:
     far = same_length.select(
         (pl.col("logprobs") - pl.col("logprobs_there")).list.eval(pl.element().abs()).list.max()
     ).to_series()
-    largest = far.max()
+    largest, middle = far.max(), far.median()
+    lost = same_length.height < chosen.height
     marks = frame.filter(pl.col("correct").is_not_null() & pl.col("correct_there").is_not_null())
     return {
         "texts": written.height,
         "texts_equal": int((written["text"] == written["text_there"]).sum()),
         "choices": chosen.height,
         "largest": (
-            float("inf")
-            if same_length.height < chosen.height
-            else float(largest)
-            if isinstance(largest, float)
-            else 0.0
+            float("inf") if lost else float(largest) if isinstance(largest, float) else 0.0
         ),
+        "median": float("inf") if lost else float(middle) if isinstance(middle, float) else 0.0,
         "up": int((marks["correct"] > marks["correct_there"]).sum()),
         "down": int((marks["correct"] < marks["correct_there"]).sum()),
         "judged": marks.height,

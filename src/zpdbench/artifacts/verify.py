@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import secrets
 import sys
 import tempfile
@@ -15,9 +16,9 @@ from typing import Any
 
 from zpdbench import records
 from zpdbench.artifacts import archive, findings, level0, level1, level2, level3, level4, sign
-from zpdbench.artifacts.findings import DIFFERS, Table
+from zpdbench.artifacts.findings import DIFFERS, NOT_CHECKED, Table, plain
 from zpdbench.artifacts.level0 import Bundle, Outside
-from zpdbench.artifacts.workshop import Workshop
+from zpdbench.artifacts.workshop import Workshop, localise
 from zpdbench.errors import UserError
 from zpdbench.study import Study
 
@@ -44,15 +45,19 @@ def main(args: argparse.Namespace) -> int:
 
     Returns:
         0: all that was asked was checked and holds; 1: something differs; 3: nothing differs, but
-        a level that was asked for could not be checked at all.
+        something that a level is not done without could not be checked.
+
+    Raises:
+        UserError: no bundle, or a digest that is none.
     """
     path = Path(args.bundle)
     if not path.exists():
         raise UserError("no such bundle", where=str(path), fix="give a crate.zip or its folder")
     outside = Outside(
-        digest=args.digest,
+        digest=_digest(args.digest),
         signature=_signature(path, args.signature),
-        signers=Path(args.signers) if args.signers else None,
+        signers=Path(args.signers) if args.signers is not None else None,
+        trusted=tuple(args.trust),
     )
     if args.data:
         os.environ["ZPDBENCH_DATA"] = str(Path(args.data).resolve())
@@ -91,8 +96,22 @@ def check(
         if effort.level:
             print("level 0 failed: nothing further was looked at", file=sys.stderr)
         return None, table
-    _run_levels(bundle, workshop(scratch / "work", bundle.study), table, effort)
+    if differing := _machines_in_short(bundle):
+        table.context[1] = differing
+    here = localise(bundle.study, bundle.folder)
+    _run_levels(bundle, workshop(scratch / "work", here), table, effort)
     return bundle, table
+
+
+def _machines_in_short(bundle: Bundle) -> str:
+    """What the authors' machine had otherwise, in one line to stand beside a difference."""
+    found = compare_machines(bundle)
+    parts = [
+        f"{key} {there} there, {here} here"
+        for key, (there, here) in found.items()
+        if there != here and key not in ("cpu_flags", "cpus", "system")
+    ]
+    return "machines: " + "; ".join(parts) if parts else ""
 
 
 def _run_levels(bundle: Bundle, workshop: Workshop, table: Table, effort: Effort) -> None:
@@ -112,6 +131,9 @@ def _run_levels(bundle: Bundle, workshop: Workshop, table: Table, effort: Effort
     for level in range(1, effort.level + 1):
         if level == 3:
             started = time.monotonic()
+        if reason := _reason_to_skip(level, bundle, table):
+            table.add(level, "the level can be run", "", NOT_CHECKED, why=reason, core=True)
+            continue
         try:
             levels[level]()
         except Exception as error:  # whatever a hostile file provokes is a finding, not a crash
@@ -119,8 +141,35 @@ def _run_levels(bundle: Bundle, workshop: Workshop, table: Table, effort: Effort
             table.add(level, "the level can be run to its end", "", DIFFERS, why=why)
 
 
+def _reason_to_skip(level: int, bundle: Bundle, table: Table) -> str:
+    """Why a level is not begun at all; "" if it may be."""
+    if level >= 3 and table.count(DIFFERS, 0):
+        return "level 0 found differences: no weights of this bundle are loaded"
+    if level >= 2 and bundle.foreign_code:
+        return f"its benchmarks call {', '.join(bundle.foreign_code)}, which --trust does not name"
+    return ""
+
+
+def _digest(given: str | None) -> str | None:
+    """A digest as authors publish it, to 64 hex digits.
+
+    Raises:
+        UserError: it is none; an empty one would check nothing.
+    """
+    if given is None:
+        return None
+    text = given.strip().lower().removeprefix("sha256:")
+    if not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise UserError(
+            f"{plain(given)[:80]!r} is no digest",
+            where="--digest",
+            fix="give the 64 hex digits that the authors published, or leave it out",
+        )
+    return text
+
+
 def _signature(bundle: Path, given: str | None) -> Path | None:
-    if given:
+    if given is not None:
         return Path(given)
     beside = sign.signature_of(bundle)
     return beside if beside.is_file() else None
@@ -192,6 +241,9 @@ def report(out: str, bundle: Bundle | None, table: Table) -> int:
     print(*table.summary(), sep="\n")
     for row in [r for r in table.rows if r.verdict == DIFFERS][:10]:
         print(f"differs: {row.artefact}: {row.claim}" + (f" ({row.why})" if row.why else ""))
+    for row in table.open_core()[:10]:
+        why = f" ({row.why})" if row.why else ""
+        print(f"open: level {row.level}: {row.artefact}: {row.claim}{why}")
     for level in table.unchecked_levels():
         print(f"level {level} was asked for and could not be checked")
     print(f"{out}: {len(table.rows)} checks; the page is {Path(out).with_suffix('.html')}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -18,18 +19,24 @@ from typing import Any
 
 from zpdbench import files, records
 from zpdbench import study as studies
+from zpdbench.artifacts import layout
 from zpdbench.study import Study
 
 # What a process needs to find its libraries and devices; nothing that could be a secret.
 _KEPT = (
     "PATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "LANG", "LC_ALL", "OMP_NUM_THREADS", "MKL_NUM_THREADS",
-    "CUDA_VISIBLE_DEVICES", "ZPDBENCH_DATA", "SSL_CERT_FILE",
+    "CUDA_VISIBLE_DEVICES", "ZPDBENCH_DATA", "SSL_CERT_FILE", "HF_HOME", "HF_HUB_CACHE",
 )  # fmt: skip
+
+
+SECONDS = 7200.0
+"""A verb on a bundle's files may take so long; the largest study needs minutes."""
+NO_TIME = -1
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a verb ended."""
+    """How a verb ended: 0, its own exit code, or NO_TIME."""
 
     code: int
     message: str
@@ -55,7 +62,13 @@ class Workshop:
     def run(
         self, verb: str, arguments: Sequence[object], *, seconds: float | None = None
     ) -> Outcome:
-        """Run `zpdbench verb` here and wait; killed with all that it started after `seconds`."""
+        """Run `zpdbench verb` here and wait.
+
+        Args:
+            seconds: after these it is killed with all that it started, and its memory is not
+                limited: an engine is at work. None: SECONDS, and no more than this machine's
+                memory, for files of a stranger's making may ask for any.
+        """
         command = [sys.executable, "-m", "zpdbench.cli", verb, *map(str, arguments)]
         process = subprocess.Popen(
             command,
@@ -66,11 +79,14 @@ class Workshop:
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
+        if seconds is None:
+            _limit_memory(process)
+            seconds = SECONDS
         try:
             _, complaint = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             _kill_group(process)
-            return Outcome(-1, f"not finished after {seconds:.0f} s")
+            return Outcome(NO_TIME, f"not finished after {seconds:.0f} s")
         except BaseException:
             _kill_group(process)
             raise
@@ -108,9 +124,32 @@ def harmless(study: Study, **changes: Any) -> Study:
     """
     value = records.portable(study).model_dump(mode="json")
     value["sandbox"] = {}
+    for name, section in study.benchmarks.items():
+        # Where `localise` put it; a bundle's own configuration names no absolute path.
+        value["benchmarks"][name]["definition"] = section.definition
     if value["generations"]["engine"] == "openai":
         value["generations"] |= {"engine": "vllm", "base_url": None}
     return studies.parse({**value, **changes})
+
+
+def localise(study: Study, bundle: Path) -> Study:
+    """A bundle's study with its own benchmark definitions where they lie here."""
+    named = layout.definitions(study)
+    benchmarks = {
+        name: section.model_copy(update={"definition": str((bundle / named[name]).resolve())})
+        if name in named
+        else section
+        for name, section in study.benchmarks.items()
+    }
+    return study.model_copy(update={"benchmarks": benchmarks})
+
+
+def _limit_memory(process: subprocess.Popen[bytes]) -> None:
+    """Bound a verb's address space by this machine's memory, where the system can."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        most = max(memory, 4 << 30)
+        resource.prlimit(process.pid, resource.RLIMIT_AS, (most, most))
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
