@@ -24,7 +24,8 @@ rule make_crate:
         " &> {log}"
 
 
-# snakemake --cores all verify --config bundle=crate.zip level=2
+# snakemake --cores all verify --config bundle=crate.zip level=2 [digest= signers= signature= data=
+# seed= minutes=]
 # The table and the page are logs, so that they stay when something differs.
 rule verify:
     input:
@@ -40,11 +41,22 @@ rule verify:
     resources:
         **resources.for_rule(study, "verify"),
     params:
-        level=request.get("level", 2),
-        minutes=request.get("minutes", 30),
-        digest=f"--digest {request['digest']}" if "digest" in request else "",
+        asked=shlex.join(
+            word
+            for key in (
+                "level",
+                "minutes",
+                "digest",
+                "signers",
+                "signature",
+                "data",
+                "seed",
+            )
+            if key in request
+            for word in (f"--{key}", str(request[key]))
+        ),
     message:
         "Which of the bundle's claims hold"
     shell:
-        "zpdbench verify {input} --level {params.level} --minutes {params.minutes}"
-        " --jobs {threads} {params.digest} --out {log.table} 2>&1 | tee {log.said}"
+        "zpdbench verify {input:q} {params.asked} --jobs {threads} --out {log.table:q}"
+        " 2>&1 | tee {log.said:q}"

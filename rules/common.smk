@@ -1,5 +1,6 @@
 # The study that all rules share: read, checked and locked once, before any job starts.
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from zpdbench.images import containers
 from zpdbench.study import lock_study, write_lock
 
 # What `verify` is asked for is no part of a study.
-asked = ("bundle", "level", "minutes", "digest", "replicates")
+asked = ["bundle", "level", "minutes", "digest", "replicates"]
+if "bundle" in config:
+    asked += ["signers", "signature", "data", "seed"]
 request = {key: config.pop(key) for key in asked if key in config}
 
 resources.use_this_interpreter()

@@ -88,6 +88,58 @@ def test_bomb_by_ratio(bundle: Path, tmp_path: Path) -> None:
     assert code == 1 and "bomb" in text
 
 
+def test_bomb_by_many_entries_that_each_stay_below(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as handle:
+        for number in range(30):
+            handle.writestr(f"{number}.tsv", bytes(10 << 20))
+    scratch = tmp_path / "s"
+    scratch.mkdir()
+    found = archive.open_bundle(tmp_path / "x.zip", scratch)
+    assert any("zip bomb? 314572800 bytes" in reason for _, reason in found.refusals)
+    assert not list(scratch.iterdir())
+
+
+def test_no_terminal_obeys_a_bundle(
+    folder: Path, unpacked: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Escapes in a table, an answer or a configuration are shown as blanks."""
+    escape = "\x1b]0;owned\x07\x1b[2J"
+    table = folder / "h3a.tsv"
+    table.write_text(table.read_text("utf-8").replace("\tpp\t", f"\tpp{escape}\t"), "utf-8")
+    for name in ("gsm8k/pp", f"gsm8k/pp{escape}"):
+        cli.main(["why", str(table), "--row", name])
+    path = folder / "generations/small/all.parquet"
+    frame = pl.read_parquet(path).with_columns(pl.lit(escape).alias("text"))
+    frame.write_parquet(path)
+    cli.main(["why", str(folder / "anova.tsv"), "--row", "small", "--items", "1"])
+    cli.main(["why", str(unpacked / "h3a.tsv"), "--row", f"x{escape}"])
+    cli.main(["diff", str(folder), str(unpacked)])
+    said = capsys.readouterr()
+    assert "\x1b" not in said.out + said.err and "\x07" not in said.out + said.err
+
+
+def test_a_verb_has_no_more_memory_than_the_machine(folder: Path, tmp_path: Path) -> None:
+    """Nor any number of hours: a stranger's file may ask for everything."""
+    import resource
+
+    from zpdbench.artifacts import workshop
+
+    process = workshop.subprocess.Popen(["sleep", "30"])
+    try:
+        workshop._limit_memory(process)
+        soft, _ = resource.prlimit(process.pid, resource.RLIMIT_AS)
+        assert 0 < soft < 1 << 45
+    finally:
+        process.kill()
+        process.wait()
+    made = workshop.Workshop(tmp_path / "w", study.load(folder / layout.STUDY))
+    workshop.SECONDS, before = 0.01, workshop.SECONDS
+    try:
+        assert made.run("doctor", []).code == workshop.NO_TIME
+    finally:
+        workshop.SECONDS = before
+
+
 def test_bomb_by_overlap(tmp_path: Path) -> None:
     """Two central entries that share one local entry's bytes."""
     buffer = io.BytesIO()

@@ -172,6 +172,19 @@ def test_planted_secrets_keep_a_bundle_from_being_written(
     assert not (tmp_path / "x.zip").exists()
 
 
+def test_a_token_in_the_workflow_s_own_code(
+    results: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("Snakefile", "rules/report.smk"):
+        workflow = tmp_path / name.replace("/", "-")
+        shutil.copytree(root / "rules", workflow / "rules")
+        shutil.copyfile(root / "Snakefile", workflow / "Snakefile")
+        with (workflow / name).open("a") as handle:
+            handle.write('token = "hf_abcdefghijklmnopqrstuvwxyz0123"\n')
+        assert make(results, tmp_path / "x.zip", workflow) == 2
+        assert "an access token" in capsys.readouterr().err
+
+
 def _record_again(lock: Path, folder: Path, facts: dict[str, object]) -> None:
     """Make the chain of records fit a changed adapter, as if it had been trained so."""
     files.write_manifest(folder, facts)

@@ -47,6 +47,9 @@ def test_the_digest_is_printed_and_checked(
     command = ["verify", str(bundle), "--level", "0", "--out", out, "--digest"]
     assert cli.main([*command, digest.upper()]) == 0
     assert cli.main([*command, digest[:-1] + ("0" if digest[-1] != "0" else "1")]) == 1
+    for none in ("", " ", "sha256:", digest[:-1], digest + "0", "x" * 64):
+        assert cli.main([*command, none]) == 2
+        assert "is no digest" in capsys.readouterr().err
 
 
 def test_packed_again_by_another_tool(unpacked: Path, tmp_path: Path) -> None:
@@ -84,6 +87,10 @@ def test_signatures(bundle: Path, key: Path, tmp_path: Path) -> None:
     def verdict() -> dict[str, str]:
         return next(r for r in rows(out) if "signed" in r["claim"])
 
+    signature.rename(tmp_path / "taken away")
+    assert cli.main([*command, "--signers", str(signers)]) == 1
+    assert verdict()["got"] == "unsigned"
+    (tmp_path / "taken away").rename(signature)
     assert cli.main(command) == 0
     assert verdict()["verdict"] == "not checked" and "--signers" in verdict()["why"]
     assert cli.main([*command, "--signers", str(signers)]) == 0
@@ -174,5 +181,21 @@ def test_diff_of_a_run_with_itself_and_with_another(
     lines = out.read_text("utf-8").splitlines()
     assert lines[0].split("\t") == ["part", "what", "a", "b", "note"]
     assert any(line.startswith("configuration\t") for line in lines)
-    assert any("McNemar" in line for line in lines)
+    # Pairs are of one run and its final step only.
+    tests = [line.split("\t") for line in lines if "McNemar" in line]
+    assert tests and all(row[1].count("/") == 2 for row in tests)
+    counts = {row[1].split()[1]: int(row[4].split()[0]) for row in tests}
+    assert set(counts.items()) <= {("humaneval", 6), ("gsm8k", 12), ("mmlu", 12), ("kobest", 15)}
     assert cli.main(["diff", str(tmp_path / "none"), str(other)]) == 2
+
+
+def test_diff_of_runs_that_have_nothing_in_common(
+    unpacked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from zpdbench.artifacts import diff
+
+    a = diff.open_side(unpacked, tmp_path)
+    models = {f"other-{name}": model for name, model in a.study.models.items()}
+    b = diff.Side("b", a.folder, a.study.model_copy(update={"models": models}), a.records)
+    lines = [line for line in diff.compare(a, b) if line.part == "verdicts"]
+    assert len(lines) == 1 and "no run in common" in lines[0].note

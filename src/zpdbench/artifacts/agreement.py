@@ -135,7 +135,7 @@ def most_hidden(drawn: int, n: int, level: float = LEVEL) -> int:
     unseen, hidden = 1.0, 0
     while hidden < n - drawn:
         unseen *= (n - drawn - hidden) / (n - hidden)
-        if unseen < 1 - level:
+        if unseen < 1 - level - 1e-12:
             break
         hidden += 1
     return hidden

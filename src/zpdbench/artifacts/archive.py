@@ -30,6 +30,9 @@ class Limits:
     ratio: int = 200
     """Unpacked to packed size of one entry, above `ratio_from` bytes."""
     ratio_from: int = 16 << 20
+    total_ratio: int = 60
+    """Of the whole archive, above `total_from` bytes: many entries that each stay below."""
+    total_from: int = 256 << 20
     spare_bytes: int = 256 << 20
     """Left free on the disk that is unpacked to."""
 
@@ -183,6 +186,8 @@ def _inspect(
     free = shutil.disk_usage(scratch).free - limits.spare_bytes
     if total > limits.total_bytes:
         found.append(("", f"zip bomb? {total} bytes unpacked"))
+    elif total > limits.total_from and total > limits.total_ratio * max(packed, 1):
+        found.append(("", f"zip bomb? {total} bytes out of {packed}"))
     elif total > free:
         found.append(("", f"{total} bytes unpacked, {max(free, 0)} free here"))
     for entry in entries:

@@ -20,6 +20,7 @@ from zpdbench.artifacts import (
     numbers,
     reading,
 )
+from zpdbench.artifacts.findings import plain
 from zpdbench.artifacts.reading import BadFileError
 from zpdbench.errors import UserError
 from zpdbench.study import Study
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 PATHS = layout.Paths("results")
 COLUMNS = ("part", "what", "a", "b", "note")
-_VERDICT_KEY = ("step", "benchmark", "task", "item_id", "sample")
 _EFFECTS = ("effect_small", "effect_large", "difference", "p_value", "verdict")
 
 
@@ -69,10 +69,10 @@ def main(args: argparse.Namespace) -> int:
         b = open_side(Path(args.b), Path(scratch) / "b")
         lines = list(compare(a, b))
     for part in dict.fromkeys(line.part for line in lines):
-        print(f"{part}:")
+        print(f"{plain(part)}:")
         for line in [x for x in lines if x.part == part]:
             note = f"  ({line.note})" if line.note else ""
-            print(f"  {line.what}: {line.a} | {line.b}{note}")
+            print(plain(f"  {line.what}: {line.a} | {line.b}{note}"))
     if not lines:
         print("nothing differs")
     if args.out:
@@ -101,6 +101,8 @@ def open_side(path: Path, scratch: Path) -> Side:
     try:
         reading.check_yaml(lock)
         study = studies.load(lock)
+        if reason := layout.too_large(study):
+            raise BadFileError(reason)
         names = {
             p.relative_to(folder).as_posix(): None for p in (folder / "records").rglob("*.json")
         }
@@ -181,37 +183,65 @@ def _items(a: Side, b: Side) -> Iterator[Line]:
 
 
 def _verdicts(a: Side, b: Side) -> Iterator[Line]:
-    totals: dict[tuple[str, str, str], list[int]] = {}
-    for run in [r for r in a.study.all_runs if r in set(b.study.all_runs)]:
+    """Verdicts at each side's final step, run by run: McNemar's pairs are of one run only."""
+    common = [r for r in a.study.all_runs if r in set(b.study.all_runs)]
+    if not common:
+        left, right = (f"{len(s.study.all_runs)} runs" for s in (a, b))
+        yield Line("verdicts", "runs", left, right, "no run in common: nothing can be paired")
+    for run in common:
+        name = "/".join(map(str, run))
         try:
             both = _joined(a, b, run)
         except BadFileError as error:
-            yield Line("verdicts", "/".join(map(str, run)), "", "", str(error))
+            yield Line("verdicts", name, "", "", str(error))
             continue
+        if not both.height:
+            yield Line("verdicts", name, "", "", "no item in common: nothing can be paired")
         for (benchmark,), part in both.group_by(["benchmark"], maintain_order=True):
-            count = totals.setdefault((run.model, run.condition, str(benchmark)), [0, 0, 0, 0])
-            count[0] += part.height
-            count[1] += int((part["correct"] > part["correct_b"]).sum())
-            count[2] += int((part["correct"] < part["correct_b"]).sum())
-            count[3] += int((part["prediction"] != part["prediction_b"]).sum())
-    for (model, condition, benchmark), (n, up, down, other) in totals.items():
-        if up or down or other:
-            p = agreement.mcnemar(up, down)
-            yield Line(
-                "verdicts",
-                f"{model}/{condition} {benchmark}",
-                f"{up} right in it only",
-                f"{down} right in it only",
-                f"{n} verdicts in both, {other} predictions differ, McNemar's exact p {p:.3g}",
-            )
+            up = int((part["correct"] > part["correct_b"]).sum())
+            down = int((part["correct"] < part["correct_b"]).sum())
+            other = int((part["prediction"] != part["prediction_b"]).sum())
+            if up or down or other:
+                p = agreement.mcnemar(up, down)
+                yield Line(
+                    "verdicts",
+                    f"{name} {benchmark}",
+                    f"{up} right in it only",
+                    f"{down} right in it only",
+                    f"{part.height} items in both, {other} predictions differ, "
+                    f"McNemar's exact p {p:.3g}",
+                )
 
 
 def _joined(a: Side, b: Side, run: grid.Run) -> pl.DataFrame:
+    """Verdicts of both on the same items, which are the same if their digests are.
+
+    Returns:
+        benchmark digest sample correct prediction correct_b prediction_b.
+    """
+    key = ["benchmark", "digest", "sample"]
+    left, right = (_final(side, run) for side in (a, b))
+    return left.join(right, on=key, how="inner", suffix="_b").sort(key)
+
+
+def _final(side: Side, run: grid.Run) -> pl.DataFrame:
+    import polars as pl
+
     name = PATHS.scores(*run).removeprefix("results/")
-    columns = (*_VERDICT_KEY, "correct", "prediction")
-    left, right = (frames.scan(s.path(name), frames.SCORES).select(columns) for s in (a, b))
+    step = 0 if run.condition == grid.BASE else side.study.evaluation_steps[-1]
+    scores = frames.scan(side.path(name), frames.SCORES).filter(pl.col("step") == step)
+    items = pl.concat(
+        [
+            frames.scan(side.path(PATHS.items(x).removeprefix("results/")), frames.ITEMS).select(
+                "benchmark", "item_id", "digest"
+            )
+            for x in side.study.benchmarks
+        ]
+    )
     return frames.collect(
-        left.join(right, on=list(_VERDICT_KEY), how="inner", suffix="_b").sort(_VERDICT_KEY)
+        scores.join(items, on=["benchmark", "item_id"], how="inner").select(
+            "benchmark", "digest", "sample", "correct", "prediction"
+        )
     )
 
 

@@ -31,7 +31,10 @@ _PATH = re.compile(
     rb"(?<![\w./:~-])/(?:home|root|Users|mnt|scratch|gpfs|lustre|work|data|tmp|var|opt|srv|media"
     rb"|project|projects|cluster|nfs|private)/[^\s\"'<>,;)\]}]+"
 )
-_TEXT = (".json", ".yaml", ".tsv", ".txt", ".html", ".svg", ".md", ".jinja", ".in")
+_TEXT = (
+    *(".json", ".yaml", ".tsv", ".txt", ".html", ".svg", ".md", ".jinja", ".in", ".css", ".js"),
+    *(".py", ".smk", "Snakefile"),
+)
 
 
 def needles(folders: Iterable[str | Path] = ()) -> dict[bytes, str]:
@@ -73,8 +76,8 @@ def scan(name: str, source: Path | bytes, unwanted: Mapping[bytes, str]) -> list
     """What of this machine is in one member of a bundle (kinds, never the values).
 
     Every byte is searched, and the text inside Parquet's compressed columns. Patterns of tokens
-    and paths are looked for in what the workflow wrote, not in what a model may have said, and
-    not in the workflow's own code.
+    are looked for in what the workflow wrote and in its code, not in what a model may have said;
+    patterns of paths not in the code either, which has to name some.
     """
     found: list[str] = []
     data: bytes | mmap.mmap

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zpdbench import grid, records
 from zpdbench import study as studies
 from zpdbench.artifacts import frames, layout, numbers, reading
+from zpdbench.artifacts.findings import plain
 from zpdbench.artifacts.reading import BadFileError
 from zpdbench.errors import UserError
 from zpdbench.study import Study
@@ -34,10 +35,17 @@ def main(args: argparse.Namespace) -> None:
             where=str(table),
             fix="give a table in a results folder or an unpacked bundle",
         )
-    study = studies.load(lock)
+    try:
+        reading.check_yaml(lock)
+        study = studies.load(lock)
+        if reason := layout.too_large(study):
+            raise BadFileError(reason)
+    except BadFileError as error:
+        raise UserError(f"a configuration that {error}", where=str(lock)) from error
     row = find_row(table, args.row)
     for line in explain(study, folder, table.name, row, items=args.items):
-        print(line)
+        # Names and answers are a stranger's: no terminal is to obey them.
+        print(plain(line))
 
 
 def find_row(table: Path, wanted: str) -> dict[str, str]:
@@ -57,9 +65,9 @@ def find_row(table: Path, wanted: str) -> dict[str, str]:
         return found[0]
     names = [_row_name(row) for row in (found or rows)]
     raise UserError(
-        f"{len(found) or 'no'} rows are called {wanted!r}",
+        f"{len(found) or 'no'} rows are called {plain(wanted)!r}",
         where=str(table),
-        fix="one of: " + ", ".join(names[:8]) + (", ..." if len(names) > 8 else ""),
+        fix=plain("one of: " + ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")),
     )
 
 
@@ -104,9 +112,15 @@ def explain(
     )
     last = study.evaluation_steps[-1]
     for run in runs_behind(study, row):
-        step = 0 if run.condition == grid.BASE else int(row.get("step") or last)
+        step = 0 if run.condition == grid.BASE else _step(row, last)
         yield ""
         yield from _run_lines(study, folder, run, step, benchmarks, items)
+
+
+def _step(row: Mapping[str, str], last: int) -> int:
+    """The step that a row is of: its own, or the last."""
+    text = row.get("step") or ""
+    return int(text) if text.isdecimal() and len(text) < 12 else last
 
 
 def runs_behind(study: Study, row: Mapping[str, str]) -> list[grid.Run]:
