@@ -39,6 +39,8 @@ rule h3a:
     input:
         study=local(ancient(paths.study_lock)),
         scores=run_scores,
+        # What was said of their corpus stands in every row.
+        adapters=[paths.adapter(*run) for run in study.runs],
     output:
         h3a_table,
     log:
@@ -56,7 +58,8 @@ rule h3a:
     message:
         "Is the gain larger in the larger model? (H3a)"
     shell:
-        "zpdbench h3a --configfile {input.study} --scores {input.scores} --out {output} &> {log}"
+        "zpdbench h3a --configfile {input.study} --scores {input.scores}"
+        " --adapters {input.adapters} --out {output} &> {log}"
 
 
 # Where the runs' own verdicts are read, item by item.

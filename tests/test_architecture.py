@@ -18,7 +18,7 @@ LAYERS: list[set[str]] = [
     {"study"},
     {"hardware"},
     {"estimate"},
-    {"resources", "schema", "records", "images", "cluster", "hub", "failures"},
+    {"resources", "schema", "records", "images", "cluster", "hub", "failures", "datasheet"},
     {"sandbox", "engines", "curriculum"},
     {"embedded"},
     {

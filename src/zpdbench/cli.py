@@ -151,6 +151,7 @@ VERBS: dict[str, Verb] = {
         (
             _arg("--scores", nargs="+", metavar="FILE", help="a TSV of verdicts, or runs' files"),
             _CONFIG,
+            _arg("--adapters", nargs="*", default=[], metavar="DIR", help="runs, for their notes"),
             _arg("--benchmarks", default=None, help="only these, separated by commas"),
             _INTERIM,
             _OUT,
@@ -354,7 +355,7 @@ VERBS: dict[str, Verb] = {
                 nargs="*",
                 default=None,
                 metavar="NAME",
-                help="rtx4090 a100 h100 mac-mini-m4-pro mac-studio-m3-ultra cpu; else what fits",
+                help="rtx4090 a100 h100 mac-mini-m4-pro mac-studio-m3-ultra cpu; else all of them",
             ),
             _arg("--price", type=float, default=None, help="of a device-hour, in your currency"),
             _arg("--devices", type=int, default=1, help="at once, for days"),

@@ -11,7 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from zpdbench import grid
-from zpdbench.hardware import BANDWIDTH_SHARE, UTILISATION, Machine
+from zpdbench.hardware import (
+    BANDWIDTH_SHARE,
+    CPU_ENGINE_SECONDS,
+    CPU_START_SECONDS,
+    PROGRAMS_A_SECOND,
+    SCORE_SECONDS,
+    UTILISATION,
+    Machine,
+    cpu_gflops,
+    cpu_tokens_a_second,
+)
 from zpdbench.study import Benchmark, CorpusSource, EmbeddedModel, HubModel, Study
 
 VOCABULARY = 150_000
@@ -63,6 +73,11 @@ PROMPTS = {
     "kobest": Prompts("ko", 269, 293, 0, False, 55, 2.2),
 }
 _UNKNOWN = Prompts("en", 500, 500, 0, False, 200)
+# Tokens of a generated item and of its answer where it is written, in the mini models' tokenizer:
+# a run of config/mini.yaml read 29.8 and wrote 22.9.
+_EMBEDDED_READ, _EMBEDDED_WRITTEN = 30.0, 23.0
+_ANSWER_BYTES = 300.0
+"""Of a stored answer on disk, packed: mini's has less, a GSM8K chain more."""
 
 
 def parameters(study: Study, model: str) -> float:
@@ -182,6 +197,10 @@ def answer_tokens(
         points = [(0 if r.condition == grid.BASE else interim_steps) * interim + last for r in runs]
         asked = sum(points) * benchmark.samples
         told = PROMPTS.get(name, _UNKNOWN)
+        if benchmark.source == "embedded":
+            read += asked * _EMBEDDED_READ
+            written += asked * (told.forced or _EMBEDDED_WRITTEN)
+            continue
         width = bytes_a_token(study, model, told.language)
         shots = told.shots if benchmark.num_fewshot is None else benchmark.num_fewshot
         own = told.own + told.answer * (told.forced > 0)
@@ -271,21 +290,36 @@ def serve_hours(
 
 def cpu_train_seconds(study: Study, model: str, condition: str) -> float:
     """Seconds of one run on the two-core machine whose rates were measured."""
-    from zpdbench.hardware import CPU_START_SECONDS, cpu_gflops
-
     flop = train_flop(study, model, condition)
     rate = cpu_gflops(parameters(study, model)) * 1e9
     return CPU_START_SECONDS + flop / rate
 
 
-def cpu_serve_seconds(study: Study, model: str, members: Sequence[grid.Run]) -> float:
-    """Seconds of some runs' answers on that machine, each token read counted as one written."""
-    from zpdbench.hardware import CPU_DECODING_SHARE, CPU_START_SECONDS, cpu_gflops
+def cpu_serve_seconds(study: Study, model: str, members: Sequence[grid.Run] | None = None) -> float:
+    """Seconds of answers on that machine: engines' starts, reading, writing.
 
+    Reading is bound by arithmetic at the rate of training, writing by the measured rates.
+
+    Args:
+        members: only these runs, which share an engine; else all of the model's.
+    """
     read, written = answer_tokens(study, model, members)
     size = parameters(study, model)
-    rate = cpu_gflops(size) * 1e9 * CPU_DECODING_SHARE
-    return CPU_START_SECONDS + 2.0 * size * (read + written) / rate
+    starts = 1 if members is not None else sum(name == model for name, _ in study.chunks)
+    reading = 2.0 * size * read / (cpu_gflops(size) * 1e9)
+    return starts * CPU_ENGINE_SECONDS + reading + written / cpu_tokens_a_second(size)
+
+
+def score_seconds(study: Study) -> float:
+    """Seconds of all verdicts on that machine: a job's start, and the programs that are run."""
+    programs = 0.0
+    interim_steps = len(study.served_steps) - 1
+    for name, benchmark in study.benchmarks.items():
+        if "humaneval" in name:
+            last, interim = items_asked(name, benchmark)
+            runs = len(study.runs) * (last + interim_steps * interim) + len(study.models) * last
+            programs += runs * benchmark.samples
+    return len(study.all_runs) * SCORE_SECONDS + programs / PROGRAMS_A_SECOND
 
 
 # -- memory and disk ----------------------------------------------------------------------------
@@ -330,7 +364,9 @@ def serve_gb(study: Study, model: str) -> float:
 
 
 def disk_gb(study: Study) -> dict[str, float]:
-    """Disk, 10^9 bytes: base models, the hub's cache of them, adapters at every kept step."""
+    """Disk, 10^9 bytes: base models, data, the hub's cache of both, adapters at every kept step,
+    answers, and this project's own cache, which holds the answers once more.
+    """
     kept = len(study.evaluation_steps)
     models = cache = adapters = 0.0
     for name, spec in study.models.items():
@@ -343,5 +379,24 @@ def disk_gb(study: Study) -> dict[str, float]:
             adapters += (2 if study.training.precision == "bfloat16" else 4) * size * runs
             continue
         adapters += 4 * adapter_parameters(size, study.training.lora.rank) * kept * runs
-    found = {"base models": models, "hub's cache": cache, "adapters": adapters}
+    data = 0.0
+    for source in study.corpus.sources.values():
+        language = source.language or "en"
+        size = examples(source) * _EXAMPLE_BYTES.get((source.format, language), 500.0)
+        data += size
+        cache += size if source.repo is not None else 0.0
+    answers = 0.0
+    interim_steps = len(study.served_steps) - 1
+    for name, benchmark in study.benchmarks.items():
+        last, interim = items_asked(name, benchmark)
+        asked = len(study.runs) * (last + interim_steps * interim) + len(study.models) * last
+        answers += asked * benchmark.samples * _ANSWER_BYTES
+    found = {
+        "base models": models,
+        "data": data,
+        "hub's cache": cache,
+        "adapters": adapters,
+        "answers": answers,
+        "own cache": answers,
+    }
     return {name: value / 1e9 for name, value in found.items()}

@@ -5,6 +5,7 @@ A figure that no maker publishes stands as None; a plan then says so instead of 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -57,15 +58,32 @@ CPU_GFLOPS = ((1.06e6, 32.0), (1.35e8, 110.0))
 CPU_START_SECONDS = 1.7
 """Imports and loading of a training job on that machine."""
 
-CPU_DECODING_SHARE = 0.4
-"""Share of that rate that vLLM's answers reach there, in float32: 6,900 tokens a second of a model
-of 0.9 million parameters (0.39), 188 of SmolLM2-135M on two threads (0.46)."""
+# Tokens a second that vLLM writes there for a full batch, float32: measured with a
+# model of a million parameters and with SmolLM2-135M.
+CPU_TOKENS = ((1.06e6, 6900.0), (1.35e8, 188.0))
+CPU_ENGINE_SECONDS = 45.0
+"""A generation job there before and after its answers: imports, loading, checks, writing."""
+SCORE_SECONDS = 1.0
+"""A scoring job there without programs."""
+PROGRAMS_A_SECOND = 60.0
+"""Programs judged there a second, two at once."""
 
 
 def cpu_gflops(parameters: float) -> float:
     """GFLOP/s of training a model of this size on that machine, between the measured ones."""
-    import math
+    return _between(CPU_GFLOPS, parameters)
 
-    (small, low), (large, high) = CPU_GFLOPS
+
+def cpu_tokens_a_second(parameters: float) -> float:
+    """Tokens a second that a model of this size writes on that machine.
+
+    Beyond the largest measured one in proportion to the weights that are read for each.
+    """
+    largest = CPU_TOKENS[1][0]
+    return _between(CPU_TOKENS, parameters) / max(1.0, parameters / largest)
+
+
+def _between(measured: tuple[tuple[float, float], tuple[float, float]], parameters: float) -> float:
+    (small, low), (large, high) = measured
     share = (math.log(parameters) - math.log(small)) / (math.log(large) - math.log(small))
     return low * (high / low) ** min(max(share, 0.0), 1.0)

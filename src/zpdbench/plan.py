@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zpdbench import estimate, resources
 from zpdbench.errors import UserError
 from zpdbench.hardware import MACHINES, Machine
-from zpdbench.study import EmbeddedModel, HubModel, Study, load
+from zpdbench.study import EmbeddedModel, GgufModel, HubModel, Study, load
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _LEAST_PROBE = 64
+# What the order zpd does where its options do not say (zpdbench.curriculum.conditions).
+_UPDATE_EVERY, _KEEP = 500, 0.9
 
 
 @dataclass(frozen=True)
@@ -61,11 +65,11 @@ def unpinned(study: Study) -> list[str]:
 
 def _window_warnings(study: Study) -> Iterator[str]:
     for name, condition in study.conditions.items():
-        every = condition.options.get("update_every")
-        smoothing = condition.options.get("smoothing", 0.9)
-        if condition.order == "zpd" and every:
-            updates = max(1, -(-study.training.steps // int(every)))
-            carried = float(smoothing) ** (updates - 1)
+        if condition.order == "zpd":
+            every = int(condition.options.get("update_every", _UPDATE_EVERY))
+            keep = float(condition.options.get("keep", _KEEP))
+            updates = max(1, -(-study.training.steps // every))
+            carried = keep ** (updates - 1)
             if carried > 0.1:
                 yield (
                     f"{name}: after {updates} updates the smoothed competence still carries "
@@ -99,13 +103,17 @@ def _data_warnings(study: Study) -> Iterator[str]:
     yield from unpinned(study)
 
 
-def _family(study: Study, model: str) -> str:
+def _family(study: Study, model: str) -> str | None:
+    """What a model's name says of its family; None where nothing is known."""
     spec = study.models[model]
+    scaled = ", depth up-scaled" if spec.upscale else ""
     if isinstance(spec, HubModel):
-        return spec.repo.split("-")[0].lower()
+        return spec.repo.split("/")[1].split("-")[0].lower() + scaled
     if isinstance(spec, EmbeddedModel):
-        return spec.architecture + (", depth up-scaled" if spec.upscale else "")
-    return spec.source
+        return spec.architecture + scaled
+    if isinstance(spec, GgufModel):
+        return Path(spec.file).name.split("-")[0].lower() + scaled
+    return None
 
 
 def _hypothesis_warnings(study: Study) -> Iterator[str]:
@@ -113,7 +121,13 @@ def _hypothesis_warnings(study: Study) -> Iterator[str]:
     if h3a is None:
         return
     small, large = _family(study, h3a.small), _family(study, h3a.large)
-    if small != large:
+    if small is None or large is None:
+        unknown = h3a.small if small is None else h3a.large
+        yield (
+            f"{unknown}: its family is not known here; if it is not that of the other model, a "
+            "difference between them is not one of size alone"
+        )
+    elif small != large:
         yield (
             f"{h3a.small} and {h3a.large} differ in more than size ({small}; {large}): a "
             "difference between them is not one of size alone (config/ladder.yaml has one family)"
@@ -136,6 +150,18 @@ def _memory_warnings(study: Study) -> Iterator[str]:
     for model in study.models:
         if said := resources.too_large_to_train(study, model):
             yield said
+    if any(resources.wants_gpu(study, m) for m in study.models):
+        largest = max(MACHINES.values(), key=lambda machine: machine.memory_gb)
+        for model in study.models:
+            train = estimate.train_gb(study, model, study.training.method)
+            serve = estimate.serve_gb(study, model)
+            if max(train, serve) > largest.memory_gb:
+                least = estimate.train_gb(study, model, study.training.method, micro_batch=1)
+                yield (
+                    f"{model} fits on no machine named: training needs {train:.0f} GB "
+                    f"({least:.0f} one example at a time) and serving {serve:.0f}, the largest "
+                    f"has {largest.memory_gb:.0f} (docs/r4.md says which models run)"
+                )
     # The hardware that the study's authors name: (up to so many parameters, method, GB).
     for ceiling, method, stated in (
         (8e9, "lora", 16), (1.2e10, "lora", 24), (8e9, "full", 28), (1.2e10, "full", 40),
@@ -238,6 +264,7 @@ def _hours(
         if key == "cpu":
             continue
         machine = MACHINES[key]
+        totals: list[tuple[estimate.Hours, estimate.Hours]] = []
         for model in study.models:
             train = estimate.train_hours(study, model, machine)
             serve = estimate.serve_hours(study, model, machine)
@@ -251,10 +278,23 @@ def _hours(
                 row += ["NA", "NA", "NA", *memory, *(["NA"] if price else [])]
             else:
                 both = train + serve
+                totals.append((train, serve))
                 row += [_range(train.low, train.high), _range(serve.low, serve.high)]
                 row += [_range(both.low / 24 / devices, both.high / 24 / devices), *memory]
                 row += [_range(both.low * price, both.high * price)] if price else []
             table.add_row(*row)
+        if len(totals) > 1:
+            train, serve = (sum(part, estimate.Hours(0, 0)) for part in zip(*totals, strict=True))
+            both = train + serve
+            row = [
+                machine.name,
+                "all",
+                _range(train.low, train.high),
+                _range(serve.low, serve.high),
+            ]
+            row += [_range(both.low / 24 / devices, both.high / 24 / devices), "", "", ""]
+            row += [_range(both.low * price, both.high * price)] if price else []
+            table.add_row(*row, style="bold")
     if table.row_count:
         console.print(table)
         console.print(
@@ -262,15 +302,17 @@ def _hours(
             "fit; NA: its maker publishes no figure. Formulas: docs/r4.md"
         )
     if "cpu" in machines:
-        seconds = sum(
+        training = sum(
             estimate.cpu_train_seconds(study, m, c) * len(study.seeds)
             for m in study.models
             for c in study.conditions
         )
+        serving = sum(estimate.cpu_serve_seconds(study, m) for m in study.models)
+        scoring = estimate.score_seconds(study)
         console.print(
-            f"on the two-core machine of docs/performance.md training takes about "
-            f"{_duration(seconds)}, all runs one after the other (this machine has "
-            f"{os.cpu_count()} cores)"
+            f"on the two-core machine of docs/performance.md, one job after the other: training "
+            f"about {_duration(training)}, answers {_duration(serving)}, scores "
+            f"{_duration(scoring)} (this machine has {os.cpu_count()} cores)"
         )
 
 
@@ -279,7 +321,11 @@ def _fits(needed: float, machine: Machine) -> str:
 
 
 def _range(low: float, high: float) -> str:
-    return f"{low:.3g}-{high:.3g}"
+    return f"{_figure(low)}-{_figure(high)}"
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _duration(seconds: float) -> str:
@@ -294,7 +340,14 @@ def _power(study: Study, console: Console, pilot: str | None) -> None:
         if pilot:
             raise UserError("no hypotheses.h3a to plan for", where=pilot, fix="state it first")
         return
-    _power_table(power_table.plan(h3a, len(study.seeds)), "d", console)
+    if h3a.claimed.d is None:
+        # Without a claim there is no power, but there is a smallest effect.
+        sd = math.sqrt(2.0)
+        nan = math.nan
+        rows = power_table.rows_for(nan, sd, sd, len(study.seeds), alpha=h3a.alpha)
+        _power_table(rows, "difference of two d", console)
+    else:
+        _power_table(power_table.plan(h3a, len(study.seeds)), "d", console)
     if pilot:
         named = h3a.benchmarks or list(study.benchmarks)
         rows = power_table.of_pilot(pilot, h3a, named, len(study.seeds))
@@ -312,9 +365,10 @@ def _power_table(rows: list[dict[str, Any]], unit: str, console: Console) -> Non
     table = Table("seeds", "power for the claim", f"smallest {unit} found (0.80)", box=None)
     for row in rows:
         mark = " (planned)" if row["is_planned"] else ""
-        table.add_row(f"{row['n_seeds']}{mark}", f"{row['power']:.2f}", f"{row['mde_80']:.2f}")
+        power = "no claim" if math.isnan(row["power"]) else f"{row['power']:.2f}"
+        table.add_row(f"{row['n_seeds']}{mark}", power, f"{row['mde_80']:.2f}")
     console.print(table)
-    if needed is not None:
+    if needed is not None and math.isfinite(needed):
         console.print(f"80 % power for the claim needs {needed:,.0f} seeds")
 
 
@@ -345,6 +399,9 @@ def main(args: argparse.Namespace) -> None:
     Raises:
         UserError: a mistake in the configuration, a machine that is not known.
     """
+    for name, value, least in (("--devices", args.devices, 1), ("--price", args.price or 0, 0)):
+        if not value >= least:
+            raise UserError(f"{value:g} is too few", where=name, fix=f"give {least} or more")
     files: Sequence[str] = args.configfile
     study = load(*files)
     _print(make_plan(study), study, args)

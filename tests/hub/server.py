@@ -19,6 +19,11 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 OTHER = "f" * 40
 
 
+def git_hash(data: bytes) -> str:
+    """What Git calls a file of these bytes."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
 @dataclass
 class Repo:
     """One repository's only commit; `large` files are kept as Git LFS keeps them."""
@@ -124,8 +129,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _entry(self, repo: Repo, path: str) -> dict[str, object]:
         data = repo.files[path]
-        oid = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-        entry: dict[str, object] = {"type": "file", "path": path, "size": len(data), "oid": oid}
+        size, oid = len(data), git_hash(data)
+        entry: dict[str, object] = {"type": "file", "path": path, "size": size, "oid": oid}
         if repo.is_large(path):
             sha256 = hashlib.sha256(data).hexdigest()
             entry["lfs"] = {"oid": sha256, "size": len(data), "pointerSize": 130}
@@ -146,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
             elsewhere = self.hub.url.replace("127.0.0.1", "localhost")
             headers["Location"] = f"{elsewhere}/cdn/{name}/{path}"
             return self._send(302, b"", headers)
-        headers["ETag"] = f'"{hashlib.sha1(data).hexdigest()}"'
+        headers["ETag"] = f'"{git_hash(data)}"'
         return self._body(data, headers, fault)
 
     def _cdn(self, path: str, fault: Fault | None) -> None:

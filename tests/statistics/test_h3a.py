@@ -468,3 +468,21 @@ def test_a_supported_contrast_of_two_losses_says_so(tmp_path: Path) -> None:
     gained = pick(run(tmp_path, grid(sizes={"gsm8k": 200}, gain=(0.0, 0.3))), "gsm8k", "pp")
     assert gained["verdict"] == "supported"
     assert "not a larger gain" not in gained["note"]
+
+
+def test_a_shortfall_stands_in_every_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from zpdbench import files
+
+    said = "orca: shortfall, has 21 usable examples, 100 were asked for; all are used"
+    folders = [str(tmp_path / f"runs/{n}") for n in "ab"]
+    for folder in folders:
+        Path(folder).mkdir(parents=True)
+        files.write_manifest(folder, {"notes": [said, "orca: 3 exact duplicates left out"]})
+    rows = run(tmp_path, grid(sizes={"gsm8k": 40}), "--adapters", *folders)
+    whole = said.replace("; ", ", ")
+    assert all(row["note"].split("; ")[0] == whole for row in rows)
+    assert "duplicates" not in rows[0]["note"]
+    assert main(["show", str(tmp_path / "h3a.tsv")]) == 0
+    assert "orca: shortfall, has 21 usable examples" in capsys.readouterr().out

@@ -73,7 +73,8 @@ def _aggregate(g: Given) -> list[object]:
 
 
 def _h3a(g: Given) -> list[object]:
-    return ["--configfile", g.lock, "--scores", *g.scores, "--out", g.made("h3a.tsv")]
+    given = ["--configfile", g.lock, "--scores", *g.scores, "--adapters", *g.adapters]
+    return [*given, "--out", g.made("h3a.tsv")]
 
 
 def _calibration(g: Given) -> list[object]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zpdbench import files, study
+from zpdbench import datasheet, files, study
 from zpdbench.corpora import prepare, sources
 from zpdbench.errors import UserError
 from zpdbench.hub import fetch
@@ -20,8 +20,6 @@ from zpdbench.hub.fetch import Repository
 
 if TYPE_CHECKING:
     import polars as pl
-
-METADATA_KEY = "zpdbench"
 
 
 def main(args: argparse.Namespace) -> int:
@@ -150,7 +148,7 @@ def _files(source: study.CorpusSource, settings: study.Study) -> Iterator[list[P
 
 def write(path: Path, frame: pl.DataFrame, notes: Sequence[str]) -> None:
     """Write the table; `notes` go into the file's metadata, for every result made from it."""
-    metadata = {METADATA_KEY: json.dumps({"notes": list(notes)}, ensure_ascii=False)}
+    metadata = {datasheet.METADATA_KEY: json.dumps({"notes": list(notes)}, ensure_ascii=False)}
     with files.atomic_path(path) as temporary:
         frame.write_parquet(
             temporary, compression="zstd", compression_level=3, statistics=True, metadata=metadata

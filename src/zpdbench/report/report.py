@@ -19,7 +19,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from zpdbench import __version__, files, records
+from zpdbench import __version__, datasheet, files, records
 from zpdbench.report import evidence, explorer, results, sections
 from zpdbench.report.words import both, words
 from zpdbench.study import Study, load
@@ -37,6 +37,7 @@ def render(
     explored: explorer.Explorer | None = None,
     agreements: Sequence[tuple[str, str, int, int]] = (),
     provenance: Sequence[tuple[Markup, Sequence[str]]] = (),
+    card: Mapping[str, Any] | None = None,
     configuration: str = "",
     timing_name: str = "report.timing.html",
 ) -> str:
@@ -48,6 +49,7 @@ def render(
         traces, corpus, costs, explored: as `evidence` and `explorer` give them.
         agreements: model, chunk, prompts asked again alone, and how many answers were equal.
         provenance: headings and lines.
+        card: the corpus's notes and its data card's tables, as `_card` gives them.
         configuration: the whole configuration as text.
         timing_name: file beside the page that holds the times.
     """
@@ -86,6 +88,7 @@ def render(
         ladder=sections.ladder(tables),
         ablations=sections.ablations(tables),
         calibration=sections.calibration(tables),
+        card=card,
         costs=costs,
         explored=explored,
         provenance=provenance,
@@ -111,6 +114,21 @@ def shortfalls(study: Study, corpus: pl.DataFrame | None) -> list[str]:
         for name, source in sorted(study.corpus.sources.items())
         if source.examples and 0 < counts[name] < source.examples
     ]
+
+
+def _card(study: Study, path: str | Path) -> dict[str, Any]:
+    """The data card: where the corpus comes from, its licences, what was left out, its lengths."""
+    frame, notes = datasheet.read(Path(path))
+    found = {
+        "sources": datasheet.sources(study, frame),
+        "done": datasheet.done(study),
+        "lengths": datasheet.lengths(frame),
+    }
+    tables = {
+        name: [{k: datasheet.cell(v) for k, v in row.items()} for row in rows]
+        for name, rows in found.items()
+    }
+    return {"tables": tables, "notes": notes, "not_checked": datasheet.NOT_CHECKED}
 
 
 def provenance_of(
@@ -218,6 +236,7 @@ def main(args: argparse.Namespace) -> None:
                 first["registered"] if first else "none",
                 agreements,
             ),
+            card=_card(study, args.corpus) if args.corpus else None,
             configuration=yaml.safe_dump(_settings(study), sort_keys=True, allow_unicode=True),
             timing_name=timing.name,
         ),

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from zpdbench import files
 from zpdbench.errors import UserError
 from zpdbench.hypotheses import H3a
-from zpdbench.statistics import effects, metrics, power, settings, tables
+from zpdbench.statistics import effects, metrics, notes, power, settings, tables
 from zpdbench.statistics.verdicts import CONTRADICTED, MEAN, SUPPORTED, finite, judge, register
 
 COLUMNS = (
@@ -461,7 +461,8 @@ def main(args: argparse.Namespace) -> None:
     """Entry of `zpdbench h3a`.
 
     args.scores: one or more files; args.configfile (or args.study); args.benchmarks: names
-    (a comma-separated string or a list) or None; args.out; args.interim: analyse what is there.
+    (a comma-separated string or a list) or None; args.out; args.interim: analyse what is there;
+    args.adapters: the runs' folders, for what is to be said of their corpus.
     """
     paths = [args.scores] if isinstance(args.scores, str | Path) else list(args.scores)
     source = getattr(args, "configfile", None) or args.study
@@ -490,6 +491,7 @@ def main(args: argparse.Namespace) -> None:
         status = "exploratory"
         extra.append("exploratory: benchmarks chosen by hand")
     extra += seeds_differ(cells, settings.study_seeds(config))
+    extra += notes.shortfalls(getattr(args, "adapters", None) or [])
     for row in rows:
         row["note"] = "; ".join([*extra, row["note"]])
         row["preregistration"] = registration
