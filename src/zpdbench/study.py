@@ -795,7 +795,11 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[tuple[str, ...], i
     finally:
         loader.dispose()
     if not isinstance(value, dict):
-        raise UserError("must be a mapping of keys to values", where=f"{path}:1")
+        raise UserError(
+            "must be a mapping of keys to values",
+            where=f"{path}:1",
+            fix="write key: value lines, as config/mini.yaml has",
+        )
     return value, lines
 
 

@@ -262,4 +262,7 @@ def _compile(template: str) -> Callable[..., str]:
     try:
         return environment.from_string(template).render
     except TemplateError as error:
-        raise UserError(f"the chat template does not compile ({error})") from error
+        raise UserError(
+            f"the chat template does not compile ({error})",
+            fix="mend chat_template in the checkpoint's tokenizer files",
+        ) from error

@@ -276,7 +276,9 @@ def read_corpus(path: Path) -> pl.DataFrame:
     if bad.any():
         row = int(bad.arg_true()[0])
         raise UserError(
-            f"the difficulty of row {row + 1} (id {frame['id'][row]}) is no number", where=str(path)
+            f"the difficulty of row {row + 1} (id {frame['id'][row]}) is no number",
+            where=str(path),
+            fix="delete the corpus file; it is made again",
         )
     return frame
 

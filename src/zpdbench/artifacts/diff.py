@@ -88,14 +88,22 @@ def open_side(path: Path, scratch: Path) -> Side:
         UserError: neither, or a bundle that is not safe to unpack.
     """
     if not path.exists():
-        raise UserError("no such bundle or folder", where=str(path))
+        raise UserError(
+            "no such bundle or folder",
+            where=str(path),
+            fix="give a crate.zip, its folder, or a results folder",
+        )
     folder = path
     if path.is_file():
         scratch.mkdir(parents=True)
         contents = archive.open_bundle(path, scratch)
         if contents.refusals:
             entry, reason = contents.refusals[0]
-            raise UserError(f"refused: {reason}", where=f"{path}: {entry}")
+            raise UserError(
+                f"refused: {reason}",
+                where=f"{path}: {entry}",
+                fix="fetch the bundle again from its authors",
+            )
         folder = contents.folder
     lock = folder / layout.STUDY
     try:

@@ -74,13 +74,17 @@ def check(listing: Path, signature: Path, signers: Path) -> str:
     """
     for path in (signature, signers):
         if not path.is_file():
-            raise UserError("no such file", where=str(path))
+            raise UserError("no such file", where=str(path), fix="check the path")
     names = _keygen(
         ["-Y", "find-principals", "-s", str(signature.resolve()), "-f", str(signers.resolve())]
     )
     name = names.splitlines()[0].split(",")[0] if names.strip() else ""
     if not name:
-        raise UserError("signed by a key that --signers does not name", where=signature.name)
+        raise UserError(
+            "signed by a key that --signers does not name",
+            where=signature.name,
+            fix="give the list of keys that you trust, or do not trust this bundle",
+        )
     told = _keygen(
         [
             *("-Y", "verify", "-f", str(signers.resolve()), "-I", name, "-n", NAMESPACE),

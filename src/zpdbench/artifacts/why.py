@@ -57,7 +57,11 @@ def find_row(table: Path, wanted: str) -> dict[str, str]:
         UserError: no such row, or several; the message lists names that would do.
     """
     if not table.is_file():
-        raise UserError("no such table", where=str(table))
+        raise UserError(
+            "no such table",
+            where=str(table),
+            fix="give h3a.tsv in a results folder or an unpacked bundle",
+        )
     rows = list(numbers.rows(table))
     parts = [p for p in wanted.split("/") if p]
     found = [row for row in rows if _matches(row, parts)]

@@ -141,7 +141,10 @@ class Definition(_Part):
         for name, task in self.tasks.items():
             if task.fields and set(task.fields) == set(doc) - {"id", "task"}:
                 return name
-        raise UserError(f"no task of {self.name} has the fields {', '.join(sorted(doc))}")
+        raise UserError(
+            f"no task of {self.name} has the fields {', '.join(sorted(doc))}",
+            fix="give each document a task, or list the tasks' fields in the definition",
+        )
 
     def hub_files(self, task: str, split: str) -> tuple[str, str]:
         """(repository, pattern of paths in it) of one split of a task on the hub.

@@ -103,7 +103,9 @@ def make_items(
                 rendered = rendering.render(definition.task(task), doc, drawn[row], chat=chat)
                 gold = gold_of(definition, task, doc)
             except (KeyError, ValueError) as error:
-                raise UserError(f"{definition.name} {name}: {error}") from error
+                raise UserError(
+                    f"{definition.name} {name}: {error}", fix="mend the document or the template"
+                ) from error
             fields: dict[str, Any] = {
                 "item_id": name,
                 "task": task,
@@ -123,7 +125,10 @@ def make_items(
     seen = set()
     for item in result:
         if item.item_id in seen:
-            raise UserError(f"{definition.name}: two items are called {item.item_id!r}")
+            raise UserError(
+                f"{definition.name}: two items are called {item.item_id!r}",
+                fix="give each document an id of its own",
+            )
         seen.add(item.item_id)
     return result
 
@@ -136,12 +141,14 @@ def _quota(name: str, sizes: Mapping[str, int], wanted: int | None, per: str) ->
         for task, size in sizes.items():
             if size < wanted:
                 raise UserError(
-                    f"benchmarks.{name}.items: {task} has only {size} items, {wanted} asked"
+                    f"benchmarks.{name}.items: {task} has only {size} items, {wanted} asked",
+                    fix="ask for fewer",
                 )
         return dict.fromkeys(sizes, wanted)
     if wanted > sum(sizes.values()):
         raise UserError(
-            f"benchmarks.{name}.items: there are only {sum(sizes.values())} items, {wanted} asked"
+            f"benchmarks.{name}.items: there are only {sum(sizes.values())} items, {wanted} asked",
+            fix="ask for fewer",
         )
     quota = dict.fromkeys(sizes, 0)
     left = wanted

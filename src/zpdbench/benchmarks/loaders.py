@@ -49,7 +49,9 @@ def read_text(path: Path) -> str:
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError("truncated gzip file", where=str(path), fix="copy it again") from error
     except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from error
+        raise UserError(
+            f"cannot be read: {error.strerror}", where=str(path), fix="make the file readable"
+        ) from error
     if not data.strip():
         raise UserError("the file is empty", where=str(path), fix="copy it again")
     try:
@@ -102,7 +104,9 @@ def _encodable(value: str, where: str) -> str:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
         raise UserError(
-            f"lone surrogate U+{ord(value[error.start]):04X} in the text", where=where
+            f"lone surrogate U+{ord(value[error.start]):04X} in the text",
+            where=where,
+            fix="mend or remove it",
         ) from error
     return value
 
@@ -153,9 +157,17 @@ def load_humaneval_plus(path: Path, task: str) -> Docs:
     for doc in docs:
         for key in ("base_input", "plus_input"):
             if not isinstance(doc.get(key), list):
-                raise UserError(f"{doc['task_id']}: {key!r} is no list", where=str(path))
+                raise UserError(
+                    f"{doc['task_id']}: {key!r} is no list",
+                    where=str(path),
+                    fix="is this HumanEval+'s own file?",
+                )
         if not isinstance(doc.get("atol"), int | float):
-            raise UserError(f"{doc['task_id']}: 'atol' is no number", where=str(path))
+            raise UserError(
+                f"{doc['task_id']}: 'atol' is no number",
+                where=str(path),
+                fix="is this HumanEval+'s own file?",
+            )
     return {task: docs}
 
 
@@ -166,7 +178,9 @@ def load_gsm8k(path: Path, task: str) -> Docs:
         where = f"{path}:{number}"
         doc = {key: _string(value, key, where) for key in ("question", "answer")}
         if "####" not in doc["answer"]:
-            raise UserError("item without an answer: no '#### number'", where=where)
+            raise UserError(
+                "item without an answer: no '#### number'", where=where, fix="mend or remove it"
+            )
         docs.append(doc)
     return {task: docs}
 
@@ -177,10 +191,16 @@ def load_mmlu_file(path: Path, subject: str) -> list[Doc]:
     for number, row in _rows(path, ","):
         where = f"{path}:{number}"
         if len(row) != 6:
-            raise UserError(f"malformed line: {len(row)} fields, not 6", where=where)
+            raise UserError(
+                f"malformed line: {len(row)} fields, not 6", where=where, fix="copy the file again"
+            )
         letter = row[5].strip()
         if len(letter) != 1 or letter not in MMLU_LETTERS:
-            raise UserError(f"item without an answer: {letter!r} is no letter A-D", where=where)
+            raise UserError(
+                f"item without an answer: {letter!r} is no letter A-D",
+                where=where,
+                fix="copy the file again",
+            )
         docs.append(
             {
                 "question": row[0],
@@ -281,13 +301,19 @@ def load_kobest(path: Path, task: str) -> Docs:
     for number, row in rows:
         where = f"{path}:{number}"
         if len(row) != len(header):
-            raise UserError(f"malformed line: {len(row)} fields, not {len(header)}", where=where)
+            raise UserError(
+                f"malformed line: {len(row)} fields, not {len(header)}",
+                where=where,
+                fix="copy the file again",
+            )
         doc: Doc = {field: row[place] for field, place in places.items()}
         try:
             doc["label"] = _kobest_label(task, doc["label"])
         except (KeyError, ValueError) as error:
             raise UserError(
-                f"item without an answer: {doc['label']!r} is no label", where=where
+                f"item without an answer: {doc['label']!r} is no label",
+                where=where,
+                fix="copy the file again",
             ) from error
         docs.append(doc)
     return {task: docs}
@@ -311,7 +337,7 @@ def load_file(definition: Definition, path: str | Path, task: str | None) -> Doc
     path = Path(path)
     docs: Docs = resolve("loader", definition.loader, LOADERS)(path, task)
     if not any(docs.values()):
-        raise UserError("no items in it", where=str(path))
+        raise UserError("no items in it", where=str(path), fix="give the benchmark's own file")
     return docs
 
 

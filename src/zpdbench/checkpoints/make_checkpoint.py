@@ -26,7 +26,11 @@ def main(args: argparse.Namespace) -> None:
     settings = study.load(args.study)
     spec = settings.models.get(args.model)
     if spec is None:
-        raise UserError(f"no model {args.model!r} under models:", where=str(args.study))
+        raise UserError(
+            f"no model {args.model!r} under models:",
+            where=str(args.study),
+            fix="name one of the configuration's models",
+        )
     make(args.model, spec, Path(args.out), threads=args.threads, hub=settings.hub)
 
 

@@ -143,6 +143,9 @@ def _read(definition: Definition, tasks: list[str], root: Path, split: str) -> D
     for name in tasks:
         path = definition.task(name).files.get(split)
         if path is None:
-            raise UserError(f"{definition.name} names no file of its split {split!r}")
+            raise UserError(
+                f"{definition.name} names no file of its split {split!r}",
+                fix="add files: to the definition, or use source: hub",
+            )
         docs.update(loaders.load_file(definition, root / path, name))
     return docs

@@ -141,7 +141,9 @@ def _records(path: Path) -> list[tuple[int, Mapping[str, Any]]]:
     try:
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"no UTF-8 at byte {error.start}", where=str(path)) from error
+        raise UserError(
+            f"no UTF-8 at byte {error.start}", where=str(path), fix="convert the file to UTF-8"
+        ) from error
     records: list[Any]
     numbers: list[int]
     if text.lstrip().startswith("["):
@@ -168,7 +170,9 @@ def _records(path: Path) -> list[tuple[int, Mapping[str, Any]]]:
         raise UserError("holds no record", where=str(path), fix="give a file with examples")
     for number, record in zip(numbers, records, strict=True):
         if not isinstance(record, dict):
-            raise UserError("is no object", where=f"{path}: record {number}")
+            raise UserError(
+                "is no object", where=f"{path}: record {number}", fix="mend or remove the record"
+            )
     return list(zip(numbers, records, strict=True))
 
 

@@ -81,7 +81,11 @@ def make(name: str, order: str, given: dict[str, Any], told: Told) -> Condition:
     try:
         return find(order)(told, options(name, order, given))
     except ValueError as error:
-        raise UserError(str(error), where=f"conditions.{name}.options") from error
+        raise UserError(
+            str(error),
+            where=f"conditions.{name}.options",
+            fix="docs/conditions.md lists each order's options",
+        ) from error
 
 
 def check(study: Study) -> None:

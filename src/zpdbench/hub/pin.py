@@ -111,7 +111,11 @@ def look_up(
             revision = str(info.sha)
             seen = "the hub's main branch, by zpdbench pin"
         if info.sha != revision:
-            raise UserError(f"the hub answers with commit {str(info.sha)[:40]!r}", where=repo)
+            raise UserError(
+                f"the hub answers with commit {str(info.sha)[:40]!r}",
+                where=repo,
+                fix="a moved revision is no accident: find out why, or use another mirror",
+            )
         listed = list(api.list_repo_tree(repo, repo_type=type_, revision=revision, recursive=True))
         chosen = _choose(repo, listed, patterns or (*_WEIGHTS, *_REST))
         found: dict[str, tuple[str, int]] = {}
@@ -121,7 +125,11 @@ def look_up(
                     found[entry.path] = (entry.lfs.sha256, entry.lfs.size)
                     continue
                 if entry.size > _LARGEST_SMALL_FILE:
-                    raise UserError(f"{entry.path} has {entry.size} bytes", where=repo)
+                    raise UserError(
+                        f"{entry.path} has {entry.size} bytes",
+                        where=repo,
+                        fix="fetch it by hand and use a folder (hub.folder), or another repository",
+                    )
                 fetched = hf_hub_download(
                     repo,
                     entry.path,
@@ -164,7 +172,11 @@ def _choose(repo: str, listed: Sequence[Any], patterns: Sequence[str]) -> list[A
     ]
     for entry in chosen:
         if not revisions.is_safe_path(entry.path):
-            raise UserError(f"{entry.path[:80]!r} is no plain path", where=repo)
+            raise UserError(
+                f"{entry.path[:80]!r} is no plain path",
+                where=repo,
+                fix="do not trust this hub or mirror",
+            )
     weights = patterns[0] == _WEIGHTS[0]
     if weights and not any(e.path.endswith(".safetensors") for e in chosen):
         pickles = [e.path for e in entries if e.path.endswith((".bin", ".pt", ".pth"))]

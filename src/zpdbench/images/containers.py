@@ -170,7 +170,11 @@ def _settings(
     binds += [f"{folder}:{folder}:ro" for folder in _readable(study, root)]
     for bind in binds:
         if "," in bind:
-            raise UserError("Apptainer cannot bind a path with a comma", where=bind)
+            raise UserError(
+                "Apptainer cannot bind a path with a comma",
+                where=bind,
+                fix="name the folder otherwise",
+            )
     passed = {
         f"APPTAINERENV_{name}": value
         for name, value in sorted(environment.items())

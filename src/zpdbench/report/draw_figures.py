@@ -54,7 +54,7 @@ def draw_curves(rows: Sequence[Row]) -> Figure:
         key=lambda c: (_FIRST.index(c) if c in _FIRST else len(_FIRST), c),
     )
     if not (models and benchmarks):
-        raise UserError("curves.tsv holds nothing to draw")
+        raise UserError("curves.tsv holds nothing to draw", fix="run the workflow again")
     figure, axes = plt.subplots(
         len(benchmarks),
         len(models),
@@ -91,7 +91,7 @@ def draw_effects(rows: Sequence[Row]) -> Figure:
 
     rows = [r for r in rows if r["scale"] == "pp"]
     if not rows:
-        raise UserError("h3a.tsv has no row on the scale pp")
+        raise UserError("h3a.tsv has no row on the scale pp", fix="run the workflow again")
     first = rows[0]
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(8.6, 0.55 * len(rows) + 1.6), sharey=True, width_ratios=(1, 1)
@@ -183,7 +183,7 @@ def draw_ladder(rows: Sequence[Row]) -> Figure:
     part = [r for r in rows if (r["benchmark"], r["scale"]) == ("mean", "pp")]
     gains = [r for r in part if r["term"] == "gain" and math.isfinite(_float(r["estimate"]))]
     if not gains:
-        raise UserError("ladder.tsv has no gain on the mean")
+        raise UserError("ladder.tsv has no gain on the mean", fix="run the workflow again")
     figure, axis = plt.subplots(figsize=(5.2, 3.2))
     for row in gains:
         x, low, high = (_float(row[c]) for c in ("parameters", "low", "high"))
@@ -251,6 +251,7 @@ def main(args: argparse.Namespace) -> None:
             raise UserError(
                 f"no figure of this name ({', '.join(sorted(DRAW))} as .svg or .png)",
                 where=str(out),
+                fix="give one of these names to --out",
             )
         wanted.setdefault(out.stem, []).append(out)
     style: Any = {

@@ -40,7 +40,11 @@ def read_tsv(path: str | Path) -> tuple[list[str], list[Row]]:
     try:
         lines = Path(path).read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read ({error.__class__.__name__})", where=str(path)) from error
+        raise UserError(
+            f"cannot be read ({error.__class__.__name__})",
+            where=str(path),
+            fix="give a results table, such as h3a.tsv",
+        ) from error
     if not lines or not lines[0].strip():
         raise UserError("is empty", where=str(path), fix="run the workflow again")
     columns = lines[0].split("\t")

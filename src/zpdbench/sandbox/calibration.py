@@ -36,6 +36,7 @@ def calibrate(
             raise UserError(
                 f"the reference solution does not pass: {verdict.status}, {verdict.reason}",
                 where=verdict.key,
+                fix="`zpdbench doctor` looks at the sandbox; else the benchmark's file is damaged",
             )
     slowest = max(
         (min(a.cpu_seconds, b.cpu_seconds) for a, b in zip(*runs, strict=True)), default=0.0

@@ -86,5 +86,7 @@ def plus_test(problem: Mapping[str, Any], base: bool = True) -> str:
         )
     except KeyError as error:
         raise UserError(
-            f"no field {error.args[0]!r}", where=str(problem.get("task_id", "HumanEval+ record"))
+            f"no field {error.args[0]!r}",
+            where=str(problem.get("task_id", "HumanEval+ record")),
+            fix="is this HumanEval+'s own file?",
         ) from None

@@ -438,7 +438,9 @@ class Pool:
         self, workers: int = 1, limits: Limits | None = None, waive: Collection[str] = ()
     ) -> None:
         if workers < 1:
-            raise UserError(f"a pool needs at least one worker, not {workers}")
+            raise UserError(
+                f"a pool needs at least one worker, not {workers}", fix="set workers to 1 or more"
+            )
         for layer in sorted(set(waive) - set(LAYERS)):
             raise UserError(
                 f"{layer!r} is no layer of the sandbox", fix="one of " + ", ".join(LAYERS)
@@ -457,7 +459,10 @@ class Pool:
                 self._workers[-1].prepare()
         except StartError as error:
             self.close()
-            raise NoSandboxError(f"the sandbox does not start: {error}") from error
+            raise NoSandboxError(
+                f"the sandbox does not start: {error}",
+                fix="`zpdbench doctor` says which layer is missing and how to get it",
+            ) from error
         except BaseException:
             self.close()
             raise
@@ -491,7 +496,10 @@ class Pool:
         # Of the ways that may be taken here, what the best one lacks is worth telling.
         bare = self.waive >= {"namespaces", "root"}
         best = problems["bare"] if bare else problems.get("switch") or problems["user"]
-        raise NoSandboxError(explain(best, self.waive))
+        raise NoSandboxError(
+            explain(best, self.waive),
+            fix="`zpdbench doctor` says which layer is missing and how to get it",
+        )
 
     def accept(self, server: Server) -> None:
         """Refuse a sandbox that lacks a layer which is not waived."""
@@ -538,7 +546,7 @@ class Pool:
         """Judge the programs of these indices on these workers."""
         waiting = deque(indices)
         if waiting and not workers:
-            raise UserError("the pool is closed")
+            raise UserError("the pool is closed", fix="open a new one")
         try:
             while waiting or any(w.job for w in workers):
                 for worker in workers:
@@ -550,9 +558,15 @@ class Pool:
                 for worker in workers:
                     self._collect(worker, done)
         except StartError as error:
-            raise NoSandboxError(f"the sandbox no longer starts: {error}") from error
+            raise NoSandboxError(
+                f"the sandbox no longer starts: {error}",
+                fix="`zpdbench doctor` says what the sandbox lacks",
+            ) from error
         except MissingLayer as error:
-            raise NoSandboxError(explain(error.missing, self.waive)) from error
+            raise NoSandboxError(
+                explain(error.missing, self.waive),
+                fix="`zpdbench doctor` says which layer is missing and how to get it",
+            ) from error
         finally:
             # After an exception (Ctrl-C, say) nothing of the unfinished programs stays.
             for worker in workers:

@@ -49,9 +49,15 @@ class Limits:
         for name in self.__slots__:
             value = getattr(self, name)
             if not (isinstance(value, (int, float)) and 0 < value < math.inf):
-                raise UserError(f"the limit {name} must be a positive number, not {value!r}")
+                raise UserError(
+                    f"the limit {name} must be a positive number, not {value!r}",
+                    fix="correct sandbox: in the configuration",
+                )
         if self.wall_seconds < self.cpu_seconds:
-            raise UserError("the limit wall_seconds must not be below cpu_seconds")
+            raise UserError(
+                "the limit wall_seconds must not be below cpu_seconds",
+                fix="correct sandbox: in the configuration",
+            )
 
     def with_time(self, cpu_seconds: float) -> Limits:
         """The same limits with another time limit: wall time is five times it, at least 5 s."""

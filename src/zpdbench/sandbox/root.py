@@ -55,7 +55,11 @@ def minimal_root() -> Root:
     library = sysconfig.get_path("stdlib", vars={"base": sys.base_prefix})
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     if not Path(library, "os.py").is_file() or not Path(executable).is_file():
-        raise UserError("the interpreter's library is not where it says", where=library)
+        raise UserError(
+            "the interpreter's library is not where it says",
+            where=library,
+            fix="use the interpreter that `make venv` sets up",
+        )
     libraries, loader = _libraries(executable, Path(library))
     place = f"{INSIDE}/lib/{version}"
     binds = [(executable, f"{INSIDE}/bin/{version}"), (library, place)]

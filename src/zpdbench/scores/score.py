@@ -208,7 +208,9 @@ def _answers(path: Path) -> Iterator[tuple[int, Answer]]:
             )
         yield number, Answer(line["item_id"], line["sample"], line["text"])
     if empty:
-        raise UserError("no generations in it", where=str(path))
+        raise UserError(
+            "no generations in it", where=str(path), fix="give a file with at least one answer"
+        )
 
 
 def _shown(value: Any) -> str:

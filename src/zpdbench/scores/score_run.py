@@ -144,7 +144,11 @@ def read_steps(path: str, run: grid.Run) -> list[int]:
     with _readable(path):
         found = _scan(path, run).select("step").unique().collect().to_series().to_list()
     if not found:
-        raise UserError(f"no answers of {'/'.join(map(str, run))} in it", where=str(path))
+        raise UserError(
+            f"no answers of {'/'.join(map(str, run))} in it",
+            where=str(path),
+            fix="delete the file; it is made again",
+        )
     return sorted(found)
 
 
@@ -317,7 +321,10 @@ def _judge(definition: Definition, item: Row, row: Row) -> Verdict:
                 norm="acc_norm" in definition.task_metrics(item["task"]),
             )
         except ValueError as error:
-            raise UserError(f"{row['benchmark']} item {row['item_id']!r}: {error}") from error
+            raise UserError(
+                f"{row['benchmark']} item {row['item_id']!r}: {error}",
+                fix="delete the generations file; it is made again",
+            ) from error
     verdict = answers.judge_of(definition.answer)(row["text"], item["gold"])
     if verdict.status == "no_answer" and row["finish_reason"] == "length":
         return Verdict(0.0, "truncated", "", verdict.correct_flexible)

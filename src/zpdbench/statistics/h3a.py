@@ -531,5 +531,5 @@ def _names(value: Any) -> list[str] | None:
     parts = value if isinstance(value, list | tuple) else [value]
     names = [n.strip() for part in parts for n in str(part).split(",") if n.strip()]
     if len(set(names)) != len(names):
-        raise UserError("a benchmark is named twice", where="--benchmarks")
+        raise UserError("a benchmark is named twice", where="--benchmarks", fix="name each once")
     return names or None

@@ -119,7 +119,11 @@ def of_pilot(
     table = runs.read_run_scores(path)
     last = table.filter(runs.pl.col("items") == "full", runs.pl.col("condition") != "base")
     if last.is_empty():
-        raise UserError("no fine-tuned run has final scores", where=str(path))
+        raise UserError(
+            "no fine-tuned run has final scores",
+            where=str(path),
+            fix="give the scores.tsv of a finished pilot",
+        )
     last = last.filter(runs.pl.col("step") == last["step"].max())
     cells = h3a.collect(last, h, benchmarks, allow_missing=True)
     return from_pilot(cells, h, planned or min(map(len, cells.seeds.values())))

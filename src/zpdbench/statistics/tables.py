@@ -66,16 +66,22 @@ def read_scores(
         UserError: no file or column, no row, a value that is no score, a row twice.
     """
     if not paths:
-        raise UserError("no score file given")
+        raise UserError("no score file given", fix="give --scores")
     frames = [_scan(Path(path), keep) for path in paths]
     try:
         table = pl.concat(frames, how="diagonal_relaxed").collect(engine="streaming")
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UserError(
-            f"cannot be read ({str(error).splitlines()[0][:200]})", where=_name(paths)
+            f"cannot be read ({str(error).splitlines()[0][:200]})",
+            where=_name(paths),
+            fix="give a TSV of verdicts or the runs' score files",
         ) from error
     if table.is_empty():
-        raise UserError("no rows that the analysis needs", where=_name(paths))
+        raise UserError(
+            "no rows that the analysis needs",
+            where=_name(paths),
+            fix="names in the table and in hypotheses must be the same",
+        )
     tuned = table.filter(pl.col("condition") != grid.BASE)
     if final_step_only and not tuned.is_empty():
         table = tuned.filter(pl.col("step") == tuned["step"].max())
@@ -120,7 +126,7 @@ def check_rows(table: pl.DataFrame, *, where: str = "") -> None:
 
 def _scan(path: Path, keep: pl.Expr | None) -> pl.LazyFrame:
     if not path.is_file():
-        raise UserError("no such file", where=str(path))
+        raise UserError("no such file", where=str(path), fix="check the path")
     is_text = path.suffix != ".parquet"
     if is_text:
         frame = _scan_text(path)
@@ -194,7 +200,7 @@ def _scan_text(path: Path) -> pl.LazyFrame:
             fix="give a tab-separated table in UTF-8, or a file named .parquet",
         ) from error
     if not header.strip():
-        raise UserError("is empty", where=str(path))
+        raise UserError("is empty", where=str(path), fix="give a table with a header and rows")
     if "\t" not in header:
         raise UserError(
             "the header holds no tab", where=f"{path}:1", fix="give a tab-separated table"
@@ -202,7 +208,7 @@ def _scan_text(path: Path) -> pl.LazyFrame:
     columns = [c.strip().removeprefix('"').removesuffix('"') for c in header.split("\t")]
     twice = sorted({c for c in columns if columns.count(c) > 1})
     if twice:
-        raise UserError(f"two columns are called {twice[0]}", where=f"{path}:1")
+        raise UserError(f"two columns are called {twice[0]}", where=f"{path}:1", fix="rename one")
     _check_columns(path, columns)
 
     def scan(quote: str | None) -> pl.LazyFrame:
@@ -281,6 +287,7 @@ def _check_text(path: Path, frame: pl.LazyFrame) -> None:
                 if value is None
                 else f"{column} is {value!r}, no {what}",
                 where=f"{path}:{first['_line'][0]}",
+                fix="mend that line, or write the table again",
             )
 
 
