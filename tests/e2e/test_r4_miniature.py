@@ -1,11 +1,16 @@
 """The R4 study itself, end to end: config/r4.yaml with models, steps and item counts made small.
 
-Its models and data come as R4's do, as repositories of the hub at pinned commits, checked by hash;
-here out of a folder (hub.folder) that holds two models of a million parameters and two data sets.
+Models, instruction data and benchmarks come as R4's do, as repositories of the hub at pinned
+commits, checked by hash; here out of a folder (hub.folder). The benchmarks are the authors' own
+items, with R4's shots. What cannot fit models of a million parameters, and only that, is said over
+r4.yaml beside the sizes: MMLU's subjects are four, as the tiny tokenizer makes 7,000 tokens of the
+longest (one task of all 57 would be 57 items at the least); programs and worked answers end after
+32 tokens, as they never end by themselves; two seeds.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -17,6 +22,7 @@ import yaml
 
 from tests.micro import SNAKEMAKE
 from zpdbench import embedded, files, revisions, study
+from zpdbench.benchmarks import load, loaders
 from zpdbench.checkpoints import make_checkpoint
 from zpdbench.revisions import Pin
 
@@ -26,47 +32,105 @@ COMMIT = "00000000000000000000000000000000000000a4"
 SMALL, LARGE = "qwen2.5-7b", "solar-10.7b"
 REPOS = {SMALL: "here/small", LARGE: "here/large"}
 DATA = {"openorca_ko": ("here/orca-ko", "ko"), "alpaca": ("here/alpaca", "en")}
+COLUMNS = {
+    "openorca_ko": ("id", "system_prompt", "question", "response"),
+    "alpaca": ("id", "input", "instruction", "output"),
+}
+SUBJECTS = ["abstract_algebra", "conceptual_physics", "management", "world_religions"]
+TABLES = (
+    "h3a", "anova", "h3b", "r1", "efficiency", "power", "expected", "scores", "curves",
+    "h3a_sensitivity", "calibration",
+)  # fmt: skip
+CONTEXT = 4096
 
 
-def make_hub(folder: Path) -> revisions.Table:
-    """Fill a folder with the four repositories and return their pins."""
+def _models(folder: Path) -> None:
     forms = {
         SMALL: {"architecture": "qwen2", "steps": 30},
         LARGE: {"architecture": "llama", "steps": 20, "upscale": {"drop": 1, "steps": 10}},
     }
     for name, form in forms.items():
         spec = study.EmbeddedModel(source="embedded", layers=4, hidden_size=128, **form)
-        make_checkpoint.make(name, spec, folder / REPOS[name])
+        target = folder / REPOS[name]
+        make_checkpoint.make(name, spec, target)
         for extra in ("MANIFEST.json", "make.timing.json"):
-            (folder / REPOS[name] / extra).unlink()
-    rows = embedded.examples(700, 0)
-    for repo, language in DATA.values():
-        mine = [r for r in rows if r["language"] == language]
-        target = folder / repo / "data/train-00000.parquet"
-        target.parent.mkdir(parents=True)
-        pl.DataFrame(
-            {
-                "instruction": [r["prompt"] for r in mine],
-                "input": [""] * len(mine),
-                "output": [r["response"] for r in mine],
-            }
-        ).write_parquet(target)
+            (target / extra).unlink()
+        # R4's context. Beyond what they saw the models answer nonsense, as they do anyway.
+        config = json.loads((target / "config.json").read_text("utf-8"))
+        config["max_position_embeddings"] = CONTEXT
+        (target / "config.json").write_text(json.dumps(config), "utf-8")
 
-    def pin(repo: str) -> Pin:
+
+def _instructions(folder: Path) -> None:
+    rows = embedded.examples(700, 0)
+    for name, (repo, language) in DATA.items():
+        mine = [r for r in rows if r["language"] == language]
+        target = folder / repo / "data/train-00000-of-00001.parquet"
+        target.parent.mkdir(parents=True)
+        given = zip(
+            COLUMNS[name],
+            (
+                [f"cot.{i}" for i in range(len(mine))],
+                ["당신은 도움이 되는 조수입니다." if name == "openorca_ko" else ""] * len(mine),
+                [r["prompt"] for r in mine],
+                [r["response"] for r in mine],
+            ),
+            strict=True,
+        )
+        pl.DataFrame(dict(given)).write_parquet(target)
+
+
+def _benchmarks(folder: Path, data: Path) -> list[str]:
+    """Write the authors' documents as the hub has them; returns the repositories."""
+    repos = set()
+    for name in ("humaneval", "gsm8k", "mmlu", "kobest"):
+        definition = load(name)
+        tasks = SUBJECTS if name == "mmlu" else list(definition.tasks)
+        splits = ["test"] if definition.fewshot == "none" else ["test", definition.fewshot_split]
+        for task in tasks:
+            for split in splits:
+                repo, pattern = definition.hub_files(task, split)
+                path = data / definition.task(task).files[split]
+                docs = loaders.load_file(definition, path, task)[task]
+                target = folder / repo / pattern.replace("*", "00000-of-00001")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if target.suffix == ".parquet":
+                    pl.DataFrame(docs).write_parquet(target)
+                else:
+                    lines = [json.dumps(doc, ensure_ascii=False) for doc in docs]
+                    target.write_text("\n".join(lines) + "\n", "utf-8")
+                repos.add(repo)
+    return sorted(repos)
+
+
+def make_hub(folder: Path, data: Path) -> revisions.Table:
+    """Fill a folder with all repositories and return their pins."""
+    _models(folder)
+    _instructions(folder)
+    benchmarks = _benchmarks(folder, data)
+
+    def pin(repo: str, *patterns: str) -> Pin:
         below = folder / repo
         hashes = files.hash_tree(below)
-        return Pin(COMMIT, {n: (h, (below / n).stat().st_size) for n, h in hashes.items()})
+        listed = {n: (h, (below / n).stat().st_size) for n, h in hashes.items()}
+        return Pin(COMMIT, listed, patterns=patterns)
 
+    wanted = {}
+    for name in ("humaneval", "gsm8k", "mmlu", "kobest"):
+        repo, patterns = load(name).hub_sources(SUBJECTS if name == "mmlu" else None)
+        wanted[repo] = patterns
+    assert sorted(wanted) == benchmarks
     return {
         "models": {repo: pin(repo) for repo in REPOS.values()},
-        "datasets": {repo: pin(repo) for repo, _ in DATA.values()},
+        "datasets": {
+            **{repo: pin(repo, "data/train-*.parquet") for repo, _ in DATA.values()},
+            **{repo: pin(repo, *patterns) for repo, patterns in wanted.items()},
+        },
     }
 
 
 def overlay(folder: Path) -> dict[str, object]:
     """What is said over r4.yaml: where models and data are, and how much of everything."""
-    asked = {"source": "embedded", "items": 8, "interim_items": 4, "items_per": "benchmark"}
-    zero = {**asked, "num_fewshot": 0}
     return {
         "seeds": [0, 1],
         "models": {name: {"repo": repo, "parameters": 1_500_000} for name, repo in REPOS.items()},
@@ -77,19 +141,34 @@ def overlay(folder: Path) -> dict[str, object]:
         },
         "training": {"steps": 10, "evaluate_every": 5, "max_tokens": 192},
         "benchmarks": {
-            "humaneval": {**asked, "max_tokens": 32},
-            "gsm8k": {**zero, "max_tokens": 32},
-            "mmlu": zero,
-            "kobest": zero,
+            "humaneval": {"items": 4, "interim_items": 2, "max_tokens": 32},
+            "gsm8k": {"items": 4, "interim_items": 2, "max_tokens": 32},
+            "mmlu": {"items": 2, "interim_items": 1, "tasks": SUBJECTS},
+            "kobest": {"items": 2, "interim_items": 1},
         },
-        "generations": {"max_model_len": 384, "kv_cache_gib": 1, "apply_chat_template": True},
+        "generations": {"kv_cache_gib": 1},
         "hub": {"folder": str(folder)},
     }
 
 
-def test_r4_in_miniature_runs_to_every_result(root: Path, tmp_path: Path) -> None:
+def test_the_miniature_keeps_what_r4_says(root: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small.yaml"
+    small.write_text(yaml.safe_dump(overlay(tmp_path)), "utf-8")
+    r4 = study.load(root / "config/r4.yaml")
+    mini = study.load(root / "config/r4.yaml", small)
+    assert set(mini.conditions) == set(r4.conditions)
+    assert mini.corpus.prepare == r4.corpus.prepare and mini.corpus.on_shortfall == "use_all"
+    for name, section in r4.benchmarks.items():
+        kept = {"source", "num_fewshot", "items_per", "samples", "temperature"}
+        assert mini.benchmarks[name].model_dump(include=kept) == section.model_dump(include=kept)
+    sized = {"kv_cache_gib"}
+    assert mini.generations.model_dump(exclude=sized) == r4.generations.model_dump(exclude=sized)
+    assert mini.hypotheses == r4.hypotheses
+
+
+def test_r4_in_miniature_runs_to_every_result(root: Path, tmp_path: Path, data_dir: Path) -> None:
     hub = tmp_path / "hub"
-    revisions.write(tmp_path / "config" / revisions.NAME, make_hub(hub))
+    revisions.write(tmp_path / "config" / revisions.NAME, make_hub(hub, data_dir))
     small = tmp_path / "config/r4-miniature.yaml"
     small.write_text(yaml.safe_dump(overlay(hub)), "utf-8")
     command = [
@@ -103,8 +182,15 @@ def test_r4_in_miniature_runs_to_every_result(root: Path, tmp_path: Path) -> Non
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     results = tmp_path / "results"
-    for table in ("h3a", "anova", "h3b", "r1", "efficiency", "power", "expected", "scores"):
+    for table in TABLES:
         assert (results / f"{table}.tsv").stat().st_size > 100, table
+    page = (results / "report.html").read_text("utf-8")
+    assert f"{DATA['openorca_ko'][0]}@{COMMIT}" in page and "CC-BY-NC-4.0" in page
+    assert {p.stem for p in (results / "items").glob("*.parquet")} == {
+        *("humaneval", "gsm8k", "mmlu", "kobest")
+    }
+    gsm8k = pl.read_parquet(results / "items/gsm8k.parquet")
+    assert gsm8k["prompt"][0].count("Question: ") == 6
     for figure in ("curves.svg", "effects.svg"):
         assert (results / "figures" / figure).stat().st_size > 1000
     lines = (results / "h3a.tsv").read_text("utf-8").splitlines()
@@ -112,6 +198,7 @@ def test_r4_in_miniature_runs_to_every_result(root: Path, tmp_path: Path) -> Non
     rows = [dict(zip(header, line.split("\t"), strict=True)) for line in lines[1:]]
     assert {(r["model_small"], r["model_large"]) for r in rows} == {(SMALL, LARGE)}
     assert {r["verdict"] for r in rows} <= {"supported", "contradicted", "inconclusive"}
+    assert all(": shortfall, has " in r["note"] for r in rows)
     # The shortfall that r4.yaml chooses stands beside every run.
     said = files.read_manifest(results / f"adapters/{LARGE}/zpd/s1")["notes"]
     assert any(

@@ -5,9 +5,14 @@ from __future__ import annotations
 import argparse
 import errno
 import multiprocessing
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.hub import server
 from tests.hub.conftest import DATA, MODEL
@@ -248,6 +253,54 @@ def test_too_many_requests_are_waited_for(config: Path, hub: server.Hub, tmp_pat
     hub.faults.append(Fault(WEIGHTS, "status", 2, 429, {"Retry-After": "0"}))
     assert make(settings, tmp_path / "out")["layers"] == 3
     assert hub.faults[0].times == 0
+
+
+def test_too_many_requests_for_bytes_are_waited_for_as_long_as_the_hub_asks(
+    config: Path, hub: server.Hub, tmp_path: Path
+) -> None:
+    settings = pinned(config)
+    slow = Fault(f"tiny/{WEIGHTS}", "status", 1, 429, {"Retry-After": "1"}, methods=("GET",))
+    hub.faults.append(slow)
+    started = time.monotonic()
+    assert make(settings, tmp_path / "out")["layers"] == 3
+    assert slow.times == 0 and time.monotonic() - started >= 1
+
+
+@pytest.mark.parametrize("ends", ["/main", "config.json"])
+def test_too_many_requests_while_pinning(config: Path, hub: server.Hub, ends: str) -> None:
+    hub.faults.append(Fault(ends, "status", 1, 429, {"Retry-After": "1"}))
+    started = time.monotonic()
+    assert model_of(pinned(config)).files
+    assert hub.faults[0].times == 0 and time.monotonic() - started >= 1
+
+
+def test_the_environment_s_address_alone(
+    config: Path, hub: server.Hub, tmp_path: Path, root: Path
+) -> None:
+    value = yaml.safe_load(config.read_text("utf-8"))
+    del value["hub"]["endpoint"]
+    config.write_text(yaml.safe_dump(value), "utf-8")
+    hub.repos[f"models/{MODEL}"].gated = True
+    hub.tokens.add("hf_secret")
+    environment = {
+        **{k: v for k, v in os.environ.items() if k not in ("HF_HUB_OFFLINE", "HF_HOME")},
+        **{"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_secret", "PYTHONPATH": str(root / "src")},
+    }
+    code = (
+        "import sys; from zpdbench import study; from zpdbench.checkpoints import make_checkpoint;"
+        "s = study.load(sys.argv[1]);"
+        "make_checkpoint.make('tiny', s.models['tiny'], sys.argv[2], hub=s.hub)"
+    )
+    for command in (
+        ["-m", "zpdbench.cli", "pin", "--configfile", str(config)],
+        ["-c", code, str(config), str(tmp_path / "out")],
+    ):
+        done = subprocess.run(
+            [sys.executable, *command], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert files.check_manifest(tmp_path / "out")["layers"] == 3
+    assert "hf_secret" in hub.told
 
 
 def test_a_cut_connection_is_resumed(

@@ -201,6 +201,10 @@ def _fields(format_: str, record: Mapping[str, Any], where: str) -> tuple[str, s
 
     if format_ == "parquet":
         return text("prompt").strip(), text("response").strip()
+    if format_ == "openorca_ko" and "question" in record:
+        # OpenOrca's own names, which translations of it keep or rename.
+        asked = (text("system_prompt").strip(), text("question").strip())
+        return "\n\n".join(part for part in asked if part), text("response").strip()
     instruction = text("instruction").strip()
     given = (record.get("input") or "").strip() if isinstance(record.get("input"), str) else ""
     parts = (given, instruction) if format_ == "openorca_ko" else (instruction, given)

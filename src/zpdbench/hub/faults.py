@@ -5,6 +5,8 @@ from __future__ import annotations
 from zpdbench.errors import UserError
 from zpdbench.revisions import Kind
 
+_WAIT = 10.0
+"""Seconds to wait where a hub says too many requests, and not for how long."""
 _PAGES: dict[Kind, str] = {"models": "", "datasets": "datasets/"}
 
 
@@ -15,7 +17,7 @@ def explain(error: Exception, kind: Kind, repo: str, revision: str | None) -> Us
     where = f"{repo}@{revision[:8]}" if revision else repo
     page = f"https://huggingface.co/{_PAGES[kind]}{repo}"
     local = "or have the files in a folder and name it by hub.folder"
-    status = _status(error)
+    found = status(error)
     if isinstance(error, errors.GatedRepoError):
         what = "its owners ask that their terms be accepted first"
         fix = (
@@ -25,7 +27,7 @@ def explain(error: Exception, kind: Kind, repo: str, revision: str | None) -> Us
     elif isinstance(error, errors.RevisionNotFoundError):
         what = "has no such commit: its history was rewritten, or it is another repository's"
         fix = "find out why, then `zpdbench pin --update`"
-    elif isinstance(error, errors.RepositoryNotFoundError) or status in (401, 403):
+    elif isinstance(error, errors.RepositoryNotFoundError) or found in (401, 403):
         what = "is not there, or is private"
         fix = f"look at {page}; a private one needs HF_TOKEN"
     elif isinstance(error, errors.EntryNotFoundError) and not isinstance(
@@ -33,7 +35,7 @@ def explain(error: Exception, kind: Kind, repo: str, revision: str | None) -> Us
     ):
         what = "a pinned file is not there"
         fix = "find out why, then `zpdbench pin --update`"
-    elif status == 429:
+    elif found == 429:
         what = "the hub answers that there were too many requests"
         fix = f"wait some minutes and start again (what is there is kept), set HF_TOKEN, {local}"
     elif isinstance(error, errors.OfflineModeIsEnabled) or "offline" in str(error).lower():
@@ -46,7 +48,16 @@ def explain(error: Exception, kind: Kind, repo: str, revision: str | None) -> Us
     return UserError(what, where=where, fix=fix)
 
 
-def _status(error: BaseException | None) -> int | None:
+def asked_to_wait(error: Exception) -> float | None:
+    """Seconds after which a hub that has had too many requests may be asked again; None: not it."""
+    if status(error) != 429:
+        return None
+    response = getattr(error, "response", None)
+    told = response.headers.get("Retry-After", "") if response is not None else ""
+    return float(told) if told.isdigit() else _WAIT
+
+
+def status(error: BaseException | None) -> int | None:
     """The HTTP status behind an exception or its causes; None without one."""
     while error is not None:
         response = getattr(error, "response", None)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ _SPDX = {
         "CC-BY-NC-4.0", "CC-BY-NC-SA-4.0", "GPL-3.0", "AGPL-3.0", "ODC-By-1.0",
     )
 }  # fmt: skip
+_LONGEST_WAIT = 300.0
+"""Seconds: a hub that asks for more is given up."""
 _SECOND_COPY = "consolidated*"
 # A text file larger than this is no tokenizer; it is not fetched to be hashed.
 _LARGEST_SMALL_FILE = 64 << 20
@@ -106,7 +109,7 @@ def look_up(
     api = HfApi(endpoint=hub.endpoint, token=token(hub))
     seen = known.seen if known is not None and known.revision == revision else None
     try:
-        info = api.repo_info(repo, repo_type=type_, revision=revision or "main")
+        info = _patiently(lambda: api.repo_info(repo, repo_type=type_, revision=revision or "main"))
         if revision is None:
             revision = str(info.sha)
             seen = "the hub's main branch, by zpdbench pin"
@@ -116,7 +119,11 @@ def look_up(
                 where=repo,
                 fix="a moved revision is no accident: find out why, or use another mirror",
             )
-        listed = list(api.list_repo_tree(repo, repo_type=type_, revision=revision, recursive=True))
+        listed = _patiently(
+            lambda: list(
+                api.list_repo_tree(repo, repo_type=type_, revision=revision, recursive=True)
+            )
+        )
         chosen = _choose(repo, listed, patterns or (*_WEIGHTS, *_REST))
         found: dict[str, tuple[str, int]] = {}
         with tempfile.TemporaryDirectory(prefix="zpdbench-pin-") as folder:
@@ -153,6 +160,22 @@ def look_up(
     card = getattr(info, "card_data", None)
     stated = _license(getattr(card, "license", None)) or (known.license if known else None)
     return Pin(revision, found, seen, stated, tuple(sorted(looked_for)))
+
+
+def _patiently(ask: Callable[[], Any]) -> Any:
+    """The answer; too many requests are waited for as the hub asks, three times at most.
+
+    The client does so for files, not for its questions.
+    """
+    for left in (2, 1, 0):
+        try:
+            return ask()
+        except Exception as error:  # see fetch.py
+            seconds = faults.asked_to_wait(error)
+            if seconds is None or seconds > _LONGEST_WAIT or not left:
+                raise
+            time.sleep(seconds)
+    raise AssertionError
 
 
 def _license(stated: Any) -> str | None:
