@@ -44,20 +44,20 @@ class EmbeddedModel(Section):
     """A tiny model that the workflow pretrains itself on the embedded corpus."""
 
     source: Literal["embedded"]
-    architecture: Literal["qwen2", "llama"]
-    layers: Positive
+    architecture: Annotated[Literal["qwen2", "llama"], Field(description="whose decoder")]
+    layers: Annotated[Positive, Field(description="of the decoder")]
     hidden_size: Annotated[int, Field(gt=0, multiple_of=32)]
-    steps: Positive
-    seed: Annotated[int, Field(ge=0)] = 0
-    upscale: Upscale | None = None
+    steps: Annotated[Positive, Field(description="of pretraining, 8 texts each")]
+    seed: Annotated[int, Field(ge=0, description="of weights and pretraining texts")] = 0
+    upscale: Annotated[Upscale | None, Field(description="made deeper after pretraining")] = None
     parameters: Annotated[int | None, Field(gt=0, description="for plans; else counted")] = None
 
 
 class MadeElsewhere(Section):
     """What all models have in common that are not made here."""
 
-    upscale: Upscale | None = None
-    parameters: Annotated[int | None, Field(gt=0)] = None
+    upscale: Annotated[Upscale | None, Field(description="made deeper, untrained")] = None
+    parameters: Annotated[int | None, Field(gt=0, description="for plans and schedulers")] = None
 
     @field_validator("upscale")
     @classmethod
@@ -71,22 +71,22 @@ class GgufModel(MadeElsewhere):
     """A model out of a GGUF file that an installed Python package carries."""
 
     source: Literal["package"]
-    package: str
-    file: str
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    package: Annotated[str, Field(description="installed Python package")]
+    file: Annotated[str, Field(description="in that package")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="of the file")]
 
 
 class LocalModel(MadeElsewhere):
     """A folder in Hugging Face's layout (safetensors), or a GGUF file, on this machine."""
 
     source: Literal["local"]
-    path: str
+    path: Annotated[str, Field(description="~ is the home folder")]
 
 
 class HubFile(Section):
     """What a file of a hub's repository must be."""
 
-    sha256: Sha256
+    sha256: Annotated[Sha256, Field(description="of its bytes")]
     size: Annotated[int, Field(ge=0, description="bytes")]
 
 
@@ -94,7 +94,7 @@ class HubModel(MadeElsewhere):
     """A model of the Hugging Face hub at a pinned revision."""
 
     source: Literal["hub"]
-    repo: Repo
+    repo: Annotated[Repo, Field(description="OWNER/NAME")]
     revision: Annotated[
         Commit | None, Field(description="commit; if not said, revisions.lock.yaml's")
     ] = None
@@ -110,19 +110,30 @@ Model = Annotated[EmbeddedModel | GgufModel | LocalModel | HubModel, Field(discr
 class Condition(Section):
     """An order of training examples: its plug-in's name and that plug-in's own options."""
 
-    order: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    options: dict[str, Any] = {}
+    order: Annotated[
+        str,
+        Field(
+            pattern=r"^[a-z][a-z0-9_]*$",
+            description="random, easy_to_hard, hard_to_easy, zpd, or a plug-in's",
+        ),
+    ]
+    options: Annotated[dict[str, Any], Field(description="of that order, docs/conditions.md")] = {}
 
 
 class CorpusSource(Section):
     """Where training examples come from."""
 
-    format: Literal["embedded", "alpaca", "openorca_ko", "parquet"]
+    format: Annotated[
+        Literal["embedded", "alpaca", "openorca_ko", "parquet"],
+        Field(description="embedded is generated here"),
+    ]
     path: Annotated[
         str | None,
         Field(description="below data_dir, or in repo (may hold *); none for embedded"),
     ] = None
-    language: Literal["en", "ko"] | None = None
+    language: Annotated[
+        Literal["en", "ko"] | None, Field(description="if not said, told by script")
+    ] = None
     examples: Annotated[int | None, Field(gt=0, description="how many; all if not said")] = None
     license: Annotated[str | None, Field(description="an SPDX identifier")] = None
     repo: Annotated[Repo | None, Field(description="a data set of the hub")] = None
@@ -172,26 +183,39 @@ class Preparation(Section):
 class Corpus(Section):
     """The instruction corpus and how it is prepared."""
 
-    name: Name
-    sources: Annotated[dict[Name, CorpusSource], Field(min_length=1)]
+    name: Annotated[Name, Field(description="of its file")]
+    sources: Annotated[
+        dict[Name, CorpusSource],
+        Field(min_length=1, description="name -> where examples come from"),
+    ]
     probe: Annotated[int, Field(gt=0, description="held-out examples that tell competence")] = 256
-    difficulty: Literal["reference"] = "reference"
-    on_shortfall: Literal["error", "use_all"] = "error"
+    difficulty: Annotated[Literal["reference"], Field(description="reference: without a model")] = (
+        "reference"
+    )
+    on_shortfall: Annotated[
+        Literal["error", "use_all"],
+        Field(description="fewer examples than asked: stop, or use all and say so in every result"),
+    ] = "error"
     on_empty: Annotated[
         Literal["error", "drop"], Field(description="examples with an empty response")
     ] = "error"
-    contamination: Literal["remove", "keep", "error"] = "remove"
-    seed: Annotated[int, Field(ge=0)] = 0
+    contamination: Annotated[
+        Literal["remove", "keep", "error"],
+        Field(description="examples that hold a benchmark's item"),
+    ] = "remove"
+    seed: Annotated[int, Field(ge=0, description="of samples and probe")] = 0
     prepare: Preparation = Preparation()
 
 
 class Lora(Section):
     """Low-rank adaptation (Hu et al. 2021)."""
 
-    rank: Positive = 8
-    alpha: Annotated[float, Field(gt=0)] = 16
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    target_modules: Literal["all-linear"] | list[str] = "all-linear"
+    rank: Annotated[Positive, Field(description="r")] = 8
+    alpha: Annotated[float, Field(gt=0, description="scale is alpha / rank")] = 16
+    dropout: Annotated[float, Field(ge=0, lt=1, description="of the adapter's input")] = 0.0
+    target_modules: Annotated[
+        Literal["all-linear"] | list[str], Field(description="names of linear layers, or all")
+    ] = "all-linear"
 
 
 class Training(Section):
@@ -201,19 +225,21 @@ class Training(Section):
         Literal["lora", "full"],
         Field(description="full: all weights; only the last step is kept, served and evaluated"),
     ] = "lora"
-    steps: Positive
-    evaluate_every: Positive
-    batch_size: Positive = 8
+    steps: Annotated[Positive, Field(description="optimiser steps a run")]
+    evaluate_every: Annotated[Positive, Field(description="steps between kept adapters")]
+    batch_size: Annotated[Positive, Field(description="examples a step")] = 8
     micro_batch: Annotated[
         int | None, Field(gt=0, description="examples a pass (gradient accumulation); else all")
     ] = None
-    learning_rate: Annotated[float, Field(gt=0, lt=1)]
-    warmup: Share = 0.03
+    learning_rate: Annotated[float, Field(gt=0, lt=1, description="peak of AdamW's")]
+    warmup: Annotated[Share, Field(description="share of the steps, then linear decay")] = 0.03
     max_tokens: Annotated[int, Field(ge=16, description="an example is cut to this")] = 1024
-    precision: Literal["float32", "bfloat16"] = "float32"
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    threads: Positive = 1
+    precision: Annotated[
+        Literal["float32", "bfloat16"], Field(description="of weights and activations")
+    ] = "float32"
+    weight_decay: Annotated[float, Field(ge=0, description="AdamW's")] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0, description="gradients are clipped to it")] = 1.0
+    threads: Annotated[Positive, Field(description="of a job on a CPU")] = 1
     processes: Annotated[
         int, Field(gt=0, description="that share each batch (full: also the weights)")
     ] = 1
@@ -250,7 +276,10 @@ class Benchmark(Section):
     interim_items: Annotated[
         int | None, Field(gt=0, description="items at the steps before; none: final only")
     ] = None
-    items_per: Literal["benchmark", "task"] = "benchmark"
+    items_per: Annotated[
+        Literal["benchmark", "task"],
+        Field(description="whether items are counted in all or for each task"),
+    ] = "benchmark"
     definition: Annotated[
         str | None, Field(description="a YAML file that defines it; else the one of its name")
     ] = None
@@ -265,9 +294,9 @@ class Benchmark(Section):
     tasks: Annotated[list[str] | None, Field(description="only these tasks or subjects")] = None
     num_fewshot: Annotated[int | None, Field(ge=0, description="the harness's if not said")] = None
     max_tokens: Annotated[int | None, Field(gt=0, description="the harness's if not said")] = None
-    samples: Positive = 1
-    temperature: Annotated[float, Field(ge=0)] = 0.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    samples: Annotated[Positive, Field(description="answers an item")] = 1
+    temperature: Annotated[float, Field(ge=0, description="0: greedy")] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1, description="nucleus to draw from")] = 1.0
     self_consistency: Annotated[
         bool, Field(description="one verdict an item: the samples' most frequent answer")
     ] = False
@@ -295,7 +324,7 @@ class Server(Section):
     in_flight: Annotated[int, Field(gt=0, le=1024, description="requests at once")] = 32
     requests_per_second: Annotated[float | None, Field(gt=0, description="at most")] = None
     timeout: Annotated[float, Field(gt=0, description="seconds one answer may take")] = 300
-    retries: Annotated[int, Field(ge=0, le=20)] = 4
+    retries: Annotated[int, Field(ge=0, le=20, description="of a failed request")] = 4
 
 
 class Generations(Section):
@@ -305,14 +334,20 @@ class Generations(Section):
         Literal["auto", "vllm", "transformers", "openai"],
         Field(description="auto: vllm where it is installed, else transformers"),
     ] = "auto"
-    group_by: list[Literal["model", "condition", "seed"]] = ["model"]
-    apply_chat_template: bool = False
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    max_model_len: Annotated[int, Field(ge=64)] = 512
+    group_by: Annotated[
+        list[Literal["model", "condition", "seed"]], Field(description="what shares an engine")
+    ] = ["model"]
+    apply_chat_template: Annotated[
+        bool, Field(description="the model's; few-shot examples become turns")
+    ] = False
+    dtype: Annotated[
+        Literal["float32", "bfloat16"], Field(description="of weights and activations")
+    ] = "float32"
+    max_model_len: Annotated[int, Field(ge=64, description="tokens of prompt and answer")] = 512
     adapters_in_flight: Annotated[int, Field(gt=0, description="adapters served at once")] = 8
-    kv_cache_gib: Annotated[float, Field(gt=0)] = 1.0
-    threads: Positive = 1
-    seed: Annotated[int, Field(ge=0)] = 0
+    kv_cache_gib: Annotated[float, Field(gt=0, description="memory for keys and values")] = 1.0
+    threads: Annotated[Positive, Field(description="of an engine on a CPU")] = 1
+    seed: Annotated[int, Field(ge=0, description="of sampling")] = 0
     base_url: Annotated[
         str | dict[str, str] | None,
         Field(description="http://HOST:PORT/v1 or unix:/path/to/socket; or one a model"),
@@ -361,9 +396,9 @@ class Images(Section):
     train: Annotated[
         str | None, Field(description="another image: a file, or an address with @sha256:")
     ] = None
-    serve: str | None = None
-    score: str | None = None
-    stats: str | None = None
+    serve: Annotated[str | None, Field(description="likewise")] = None
+    score: Annotated[str | None, Field(description="likewise")] = None
+    stats: Annotated[str | None, Field(description="likewise")] = None
 
     @model_validator(mode="after")
     def _pinned(self) -> Self:
@@ -421,12 +456,15 @@ class Study(Section):
     study: Annotated[
         str | None, Field(min_length=1, max_length=120, description="its name, as reports show it")
     ] = None
-    results: Annotated[str, Field(min_length=1)] = "results"
+    results: Annotated[str, Field(min_length=1, description="folder of all results")] = "results"
     data_dir: Annotated[
         str | None, Field(description="where local data sets lie; else ZPDBENCH_DATA")
     ] = None
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-    models: Annotated[dict[Name, Model], Field(min_length=1)]
+    seeds: Annotated[
+        list[Annotated[int, Field(ge=0)]],
+        Field(min_length=1, description="one repetition of everything each"),
+    ]
+    models: Annotated[dict[Name, Model], Field(min_length=1, description="name -> base model")]
     conditions: Annotated[
         dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")], Condition],
         Field(min_length=1),
