@@ -111,3 +111,12 @@ def test_snakefile_side_loads_nothing_heavy() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_the_design_s_table_is_these_layers(root: Path) -> None:
+    text = (root / "docs/design.md").read_text("utf-8")
+    rows = [line.split("|")[2] for line in text.splitlines() if line.startswith("| ")]
+    told = [{name.strip() for name in row.split(",")} for row in rows]
+    wanted = [layer - {"__init__"} for layer in LAYERS]
+    start = told.index(wanted[0])
+    assert told[start : start + len(wanted)] == wanted
