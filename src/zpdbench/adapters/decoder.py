@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from zpdbench.adapters import products
 from zpdbench.errors import UserError
 
 
@@ -93,10 +94,8 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """(tokens, in) -> (tokens, out)."""
         weight = self.weight if self.compute is None else self.weight.to(self.compute)
-        if x.dtype == weight.dtype:
-            return functional.linear(x, weight, self.bias)
         bias = None if self.bias is None else self.bias.to(weight.dtype)
-        return functional.linear(x.to(weight.dtype), weight, bias).to(x.dtype)
+        return products.linear(x.to(weight.dtype), weight, bias).to(x.dtype)
 
 
 class Embedding(nn.Embedding):
@@ -107,7 +106,11 @@ class Embedding(nn.Embedding):
 
 
 class Attention(nn.Module):
-    """Grouped-query attention with rotary positions."""
+    """Grouped-query attention with rotary positions.
+
+    With a bfloat16 input also the scores are made of bfloat16 queries and keys, where the device
+    has such arithmetic; positions are turned in float32.
+    """
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -121,6 +124,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, batch: Packed, cos: Tensor, sin: Tensor) -> Tensor:
         """(tokens, hidden) -> (tokens, hidden)."""
         tokens = x.shape[0]
+        dtype = x.dtype if products.native(x.device.type) else torch.float32
         q = rotate(self.q_proj(x).view(tokens, self.heads, self.head_dim), cos, sin)
         k = rotate(self.k_proj(x).view(tokens, self.kv_heads, self.head_dim), cos, sin)
         v = self.v_proj(x).view(tokens, self.kv_heads, self.head_dim)
@@ -128,6 +132,7 @@ class Attention(nn.Module):
         padded = rows * longest != tokens
 
         def lay_out(t: Tensor) -> Tensor:
+            t = t.to(dtype)
             if padded:
                 t = t.new_zeros(rows * longest, *t.shape[1:]).index_copy(0, batch.slots, t)
             t = t.view(rows, longest, *t.shape[1:]).transpose(1, 2)
@@ -140,7 +145,7 @@ class Attention(nn.Module):
             lay_out(q), lay_out(k), lay_out(v), is_causal=True
         )
         mixed = mixed.transpose(1, 2).reshape(rows * longest, self.heads * self.head_dim)
-        return self.o_proj(mixed.index_select(0, batch.slots) if padded else mixed)
+        return self.o_proj((mixed.index_select(0, batch.slots) if padded else mixed).to(x.dtype))
 
 
 class Mlp(nn.Module):
@@ -158,7 +163,13 @@ class Mlp(nn.Module):
 
 
 class Layer(nn.Module):
-    """One transformer block, norms first."""
+    """One transformer block, norms first; linear layers and attention in `compute`.
+
+    What is added up from block to block is float32, as autocast has it; it is rounded once for all
+    the layers that read it.
+    """
+
+    compute: torch.dtype = torch.float32
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -169,8 +180,8 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, batch: Packed, cos: Tensor, sin: Tensor) -> Tensor:
         """(tokens, hidden) -> (tokens, hidden)."""
-        x = x + self.self_attn(self.input_layernorm(x), batch, cos, sin)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        x = x + self.self_attn(self.input_layernorm(x).to(self.compute), batch, cos, sin)
+        return x + self.mlp(self.post_attention_layernorm(x).to(self.compute))
 
 
 class Body(nn.Module):
@@ -284,8 +295,10 @@ def load(
 ) -> Decoder:
     """The checkpoint's decoder: linear layers in `dtype`, embeddings and norms in float32.
 
-    That is what autocast would compute, without casting the weights anew at each step. With
-    `trained` all weights are float32 and have gradients, and linear layers cast as they compute.
+    That is what autocast would compute, without casting the weights anew at each step. The
+    vocabulary projection is in `dtype` too (tied to the embeddings: a copy of them), but in float32
+    where the device has no bfloat16 arithmetic. With `trained` all weights are float32 and have
+    gradients, and linear layers cast as they compute.
 
     Raises:
         UserError: another architecture, or weights that are missing, truncated or misshapen.
@@ -314,10 +327,12 @@ def load(
                 where=str(folder),
                 fix="make the checkpoint again",
             )
+    native = products.native(torch.device(device).type)
+    head_dtype = dtype if native and not trained else torch.float32
     linear = {
         f"{name}.weight"
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and not (shape.tied and name == "lm_head")
+        if isinstance(module, nn.Linear) and name != "lm_head"
     }
     state = {
         name: state[name].to(
@@ -327,9 +342,12 @@ def load(
     }
     if shape.tied:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    state["lm_head.weight"] = state["lm_head.weight"].to(head_dtype)
     model.load_state_dict(state, assign=True)
-    if shape.tied:
+    if shape.tied and head_dtype == torch.float32:
         model.lm_head.weight = model.model.embed_tokens.weight
+    for layer in model.model.layers:
+        layer.compute = torch.float32 if trained else dtype
     if trained and dtype != torch.float32:
         for name, module in model.named_modules():
             if f"{name}.weight" in linear and isinstance(module, Linear):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from zpdbench.adapters.products import operand
 from zpdbench.errors import UserError
 
 _PREFIX = "base_model.model."
@@ -22,6 +23,9 @@ _PREFIX = "base_model.model."
 
 class _LoraFunction(torch.autograd.Function):
     """`x W' + b + scale (x A') B'` with a frozen W: saves x and A x' only, one node a layer.
+
+    x and W are of one type, float32 or bfloat16, and so is the result; A and B are float32, their
+    gradients too. What is saved is of that type, so in bfloat16 half as large.
 
     The products of rank `rank` are laid out as (rank, tokens): on CPU they take a quarter to a half
     of the time that (tokens, rank) takes.
@@ -31,26 +35,35 @@ class _LoraFunction(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float
     ) -> Tensor:
-        low = a @ x.T
-        y = functional.linear(x, weight, bias)
-        y.addmm_(low.T, b.T, alpha=scale)
+        left = operand(x)
+        dtype = left.dtype
+        low = a.to(dtype) @ left.T
+        bias = None if bias is None else bias.to(dtype)
+        y = functional.linear(left, operand(weight), bias)
+        y.addmm_(low.T, b.to(dtype).T, alpha=scale)
         ctx.save_for_backward(x, weight, a, b, low)
         ctx.scale = scale
-        return y
+        return y.to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, a, b, low = ctx.saved_tensors
-        d_low = (b.T @ dy.T).mul_(ctx.scale)
+        wide = operand(dy)
+        d_low = (b.to(wide.dtype).T @ wide.T).mul_(ctx.scale)
         dx = None
         if ctx.needs_input_grad[0]:
-            dx = dy @ weight
-            dx.addmm_(d_low.T, a)
-        return dx, None, None, d_low @ x, (low @ dy).mul_(ctx.scale).T, None
+            dx = wide @ operand(weight)
+            dx = dx.addmm_(d_low.T, a.to(wide.dtype)).to(x.dtype)
+        da = (d_low @ operand(x)).to(a.dtype)
+        db = (low @ wide).mul_(ctx.scale).T.to(b.dtype)
+        return dx, None, None, da, db, None
 
 
 class LoraLinear(nn.Module):
-    """A frozen linear layer plus `scale * B A`; A is (rank, in), B (out, rank), both float32."""
+    """A frozen linear layer plus `scale * B A`; A is (rank, in), B (out, rank), both float32.
+
+    Computes in its weight's type and answers in its input's.
+    """
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float, dropout: float) -> None:
         super().__init__()
@@ -68,13 +81,14 @@ class LoraLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(tokens, in) -> (tokens, out)."""
         weight = self.base.weight
-        if x.dtype == weight.dtype and not (self.dropout and self.training):
-            return _LoraFunction.apply(
-                x, weight, self.base.bias, self.lora_a, self.lora_b, self.scale
+        if not (self.dropout and self.training):
+            y = _LoraFunction.apply(
+                x.to(weight.dtype), weight, self.base.bias, self.lora_a, self.lora_b, self.scale
             )
-        dropped = functional.dropout(x, self.dropout, self.training) if self.dropout else x
-        low = functional.linear(dropped.to(weight.dtype), self.lora_a.to(weight.dtype))
-        high = functional.linear(low, self.lora_b.to(weight.dtype)).to(x.dtype)
+            return y.to(x.dtype)
+        dropped = operand(functional.dropout(x, self.dropout, self.training).to(weight.dtype))
+        low = functional.linear(dropped, self.lora_a.to(dropped.dtype))
+        high = functional.linear(low, self.lora_b.to(dropped.dtype)).to(x.dtype)
         return self.base(x) + high * self.scale
 
 

@@ -57,7 +57,11 @@ def activations(shape: Shape, tokens: int, rank: int, width: int) -> int:
     inner = shape.heads * shape.head_dim
     values = 4 * shape.hidden_size + 5 * inner + 4 * shape.intermediate_size
     casts = 0
-    if width < 4:
+    if width < 4 and rank:
+        # Between norms all is as narrow; a CPU may widen queries, keys and values for attention.
+        values = 2 * shape.hidden_size + 4 * inner
+        casts = 2 * shape.hidden_size + 2 * inner + 4 * shape.intermediate_size
+    elif width < 4:
         # What linear layers take is kept as they take it, each its own copy, and not before.
         values = 2 * shape.hidden_size + 4 * inner + 3 * shape.intermediate_size
         casts = 5 * shape.hidden_size + inner + shape.intermediate_size
