@@ -135,3 +135,15 @@ def test_the_environment_decides_what_is_there() -> None:
 )
 def test_engine(system: str, machine: str, has: bool, engine: str) -> None:
     assert devices.engine_for(system, machine, lambda name: has) == engine
+
+
+def test_the_best_device_of_a_machine_without_a_gpu_is_its_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch
+
+    monkeypatch.delenv(devices.VARIABLE, raising=False)
+    for cuda, mps, best in ((False, False, "cpu"), (False, True, "mps"), (True, False, "cuda")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda found=cuda: found)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda found=mps: found)
+        assert devices.best() == best

@@ -73,6 +73,14 @@ def find(wants_gpu: bool, count: int = 1) -> str:
     return choose(wants_gpu, cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available())
 
 
+def best() -> str:
+    """The best device that torch sees here, or the one that the environment asks for."""
+    import torch
+
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    return choose(cuda or mps, cuda=cuda, mps=mps)
+
+
 _held: list[IO[str]] = []
 """Locks of this process's cards, kept until it ends."""
 

@@ -347,6 +347,7 @@ def load(
     if shape.tied and head_dtype == torch.float32:
         model.lm_head.weight = model.model.embed_tokens.weight
     for layer in model.model.layers:
+        assert isinstance(layer, Layer)
         layer.compute = torch.float32 if trained else dtype
     if trained and dtype != torch.float32:
         for name, module in model.named_modules():

@@ -109,8 +109,8 @@ def open_side(path: Path, scratch: Path) -> Side:
     try:
         reading.check_yaml(lock)
         study = studies.load(lock)
-        if reason := layout.too_large(study):
-            raise BadFileError(reason)
+        if large := layout.too_large(study):
+            raise BadFileError(large)
         names = {
             p.relative_to(folder).as_posix(): None for p in (folder / "records").rglob("*.json")
         }

@@ -226,10 +226,10 @@ def _check_descriptions(bundle: Bundle, table: Table) -> None:
     facts, study = bundle.facts, bundle.study
     derived = evidence.derive(study, bundle.records)
     for key, value in derived.items():
-        own, given = (files.canonical_json(v) for v in (value, facts.get(key)))
+        follows, given = (files.canonical_json(v) for v in (value, facts.get(key)))
         table.add(
             0, f"it says what follows from its configuration and records: {key}", layout.FACTS,
-            REPRODUCED if own == given else DIFFERS, expected=own, got=given,
+            REPRODUCED if follows == given else DIFFERS, expected=follows, got=given,
         )  # fmt: skip
     _check_metadata(bundle, table)
     package = {

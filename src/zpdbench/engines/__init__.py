@@ -174,7 +174,7 @@ def device(settings: Settings) -> str:
     """Where the transformers engine computes: as its options say, else the best that there is."""
     if given := settings.options.get("device"):
         return str(given)
-    return devices.find(True)
+    return devices.best()
 
 
 def rates(counts: Mapping[str, int], seconds: Mapping[str, float]) -> dict[str, float]:
