@@ -79,7 +79,7 @@ def make(folder: Path, config: dict[str, Any] | None = None) -> Path:
     items = [paths.items(b) for b in loaded.benchmarks]
     corpus = paths.corpus(loaded.corpus.name)
     _corpus(Path(corpus))
-    _record("make-corpus", lock, corpus=loaded.corpus.name, items=items, out=corpus)
+    _record("make-corpus", lock, corpus=loaded.corpus.name, items=[], out=corpus)
     for run in loaded.runs:
         out = paths.adapter(*run)
         _adapter(Path(out), run, loaded)

@@ -88,6 +88,12 @@ def test_a_deleted_score_costs_no_training_and_no_engine(micro: Workspace) -> No
             {"make_items", "generate_chunk", "score_run"},
             {"make_checkpoint", "make_corpus", "train_adapter"},
         ),
+        # Both at once: what is made anew must not hide another change further on.
+        (
+            "benchmarks={gsm8k: {items: 5}} training={learning_rate: 1.0e-4}",
+            {"make_items", "train_adapter", "generate_chunk", "score_run"},
+            {"make_checkpoint", "make_corpus"},
+        ),
         (
             "hypotheses={h3a: {alpha: 0.01}}",
             {"h3a"},
@@ -100,7 +106,7 @@ def test_a_change_re_runs_just_what_depends_on_it(
 ) -> None:
     changed = micro.copy("changed")
     try:
-        changed.overrides.append(override)
+        changed.overrides += re.split(r" (?=\w+=)", override)
         ran = rules_run(changed.run("--dry-run", "all"))
     finally:
         _remove(changed)

@@ -168,7 +168,7 @@ def jobs(study: Study) -> list[Job]:
     found += [
         Job("make_items", {"benchmark": b}, (), (name(paths.items(b)),)) for b in study.benchmarks
     ]
-    found.append(Job("make_corpus", {"corpus": study.corpus.name}, items, (corpus,)))
+    found.append(Job("make_corpus", {"corpus": study.corpus.name}, (), (corpus,)))
     for run in study.runs:
         wildcards = {"model": run.model, "condition": run.condition, "seed": str(run.seed)}
         inputs = (name(paths.checkpoint(run.model)), corpus)

@@ -30,7 +30,9 @@ def main(args: argparse.Namespace) -> int:
             f"no corpus {args.corpus!r}", where="study", fix=f"it is {settings.corpus.name!r}"
         )
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    frame, notes = build(settings, [Path(p) for p in args.items])
+    with tempfile.TemporaryDirectory(prefix="zpdbench-") as folder:
+        items = [Path(p) for p in args.items] or _items_of(settings, Path(folder))
+        frame, notes = build(settings, items)
     write(Path(args.out), frame, notes)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
@@ -38,6 +40,18 @@ def main(args: argparse.Namespace) -> int:
     parts = [f"{n} {language} {split}" for language, split, n in counts.iter_rows()]
     print(f"corpus {args.corpus}: {', '.join(parts)}", file=sys.stderr)
     return 0
+
+
+def _items_of(settings: study.Study, folder: Path) -> list[Path]:
+    """Items files as `build` wants them; only generated items are read from theirs."""
+    from zpdbench.benchmarks import items
+    from zpdbench.corpora import make_items
+
+    paths = [folder / f"{name}.parquet" for name in settings.benchmarks]
+    for path in paths:
+        if settings.benchmarks[path.stem].source == "embedded":
+            items.write(path, path.stem, make_items.items_of(settings, path.stem))
+    return paths
 
 
 def build(settings: study.Study, items: Sequence[Path] = ()) -> tuple[pl.DataFrame, list[str]]:
