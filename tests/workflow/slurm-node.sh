@@ -7,8 +7,16 @@ verb=$1
 dir=$(realpath -m "$2")
 host=$(hostname -s)
 
-stop() { # PIDFILE
-  if [[ -s $1 ]]; then kill "$(<"$1")" 2>/dev/null || true; fi
+stop() { # PIDFILE ; waits, as a daemon that ends takes its socket with it
+  local pid
+  [[ -s $1 ]] || return 0
+  pid=$(<"$1")
+  kill "$pid" 2>/dev/null || return 0
+  for _ in $(seq 100); do
+    # A zombie is gone: nobody waits for a daemon where there is no init.
+    [[ -e /proc/$pid && $(awk '{print $3}' "/proc/$pid/stat" 2>/dev/null) != Z ]] || return 0
+    sleep 0.1
+  done
 }
 wait_for() { # STATE
   for _ in $(seq 200); do
