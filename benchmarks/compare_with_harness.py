@@ -8,8 +8,9 @@
 `harness` runs where `lm_eval==0.4.13`, transformers and peft are installed; it takes the harness's
 own tasks and its hf model, once for the base and once an adapter (`--no-base` leaves the base
 out). `ours` runs in the project's environment: one vLLM engine for all. Both print whole seconds;
-time the processes (`time -v`) for what includes imports. `compare` exits 1 if a text differs, or a
-log-likelihood by more than 1e-3.
+time the processes (`time -v`) for what includes imports. Each side judges its own answers by its
+own code. `compare` exits 1 if a text differs, a log-likelihood by more than 1e-3, or a score; a
+program is run by neither here, and its score follows from its text.
 """
 
 from __future__ import annotations
@@ -70,22 +71,55 @@ def harness(args: argparse.Namespace) -> None:
         sums: dict[tuple[str, int], list[float]] = {}
         for (name, instance), (value, _) in zip(scored, values, strict=True):
             sums.setdefault((name, instance.doc_id), []).append(float(value))
-        rows += [row(adapter, name, doc, logprobs=v) for (name, doc), v in sums.items()]
+        made_of = {name: task for name, _, task in tasks}
+        docs = {(n, i.doc_id): i.doc for n, i in scored}
+        rows += [
+            row(adapter, name, doc, logprobs=v, scores=_choice(made_of[name], docs[name, doc], v))
+            for (name, doc), v in sums.items()
+        ]
         for name, _, task in tasks:
             made = [i for i in task.instances if i.request_type == "generate_until"]
             if made:
                 texts = model.generate_until(made)
+                for instance, text in zip(made, texts, strict=True):
+                    instance.resps = [text]
+                task.apply_filters()
                 rows += [
-                    row(adapter, name, i.doc_id, text=t) for i, t in zip(made, texts, strict=True)
+                    row(adapter, name, i.doc_id, text=t, scores=_extracted(task, i))
+                    for i, t in zip(made, texts, strict=True)
                 ]
         del model
     write(args.out, rows)
 
 
+def _choice(task: Any, doc: Any, values: list[float]) -> dict[str, float]:
+    """The harness's own verdicts on a document's choices."""
+    found = task.process_results(doc, [(v, False) for v in values])
+    return {k: float(v) for k, v in found.items() if k in ("acc", "acc_norm")}
+
+
+def _extracted(task: Any, instance: Any) -> dict[str, float]:
+    """The harness's own verdicts on a text, by filter; none on a program."""
+    if task.config.task == "humaneval":
+        return {}
+    return {
+        f"exact_match,{name}": float(task.process_results(instance.doc, [found])["exact_match"])
+        for name, found in instance.filtered_resps.items()
+    }
+
+
 def row(adapter: str | None, task: str, doc: int, **answer: Any) -> dict[str, Any]:
     """One answer, whoever gave it."""
     name = Path(adapter).name if adapter else "base"
-    return {"adapter": name, "task": task, "doc": doc, "text": "", "logprobs": [], **answer}
+    return {
+        "adapter": name,
+        "task": task,
+        "doc": doc,
+        "text": "",
+        "logprobs": [],
+        "scores": {},
+        **answer,
+    }
 
 
 def ours(args: argparse.Namespace) -> None:
@@ -121,19 +155,43 @@ def ours(args: argparse.Namespace) -> None:
 
     def stream() -> Iterator[tuple[Any, Request]]:
         for adapter in adapters:
-            for task, doc, _, r in sorted(prompts, key=lambda p: p[3].prompt):
+            for task, doc, item, r in sorted(prompts, key=lambda p: p[3].prompt):
                 yield (
-                    (adapter, task, doc),
+                    (adapter, task, doc, item),
                     Request(r.prompt, adapter, r.choices, r.max_tokens, r.stop),
                 )
 
     rows = [
-        row(str(a.path) if a else None, task, doc, text=answer.text, logprobs=answer.logprobs)
-        for (a, task, doc), answer in engine.ask(stream())
+        row(
+            str(a.path) if a else None,
+            task,
+            doc,
+            text=answer.text,
+            logprobs=answer.logprobs,
+            scores=_judged(item, answer),
+        )
+        for (a, task, doc, item), answer in engine.ask(stream())
     ]
     print(json.dumps(engine.metrics()))
     engine.close()
     write(args.out, rows)
+
+
+def _judged(item: Any, answer: Any) -> dict[str, float | None]:
+    """Our verdicts, by the harness's names."""
+    from zpdbench.benchmarks import answers, items
+
+    if item.choices:
+        texts = items.choice_texts({"messages": item.messages, "choices": item.choices})
+        verdict = answers.judge_choice(answer.logprobs, item.gold, texts, norm=True)
+        return {"acc": verdict.correct, "acc_norm": verdict.correct_norm}
+    if not item.gold:
+        return {}
+    verdict = answers.judge_number(answer.text, item.gold)
+    return {
+        "exact_match,strict-match": verdict.correct,
+        "exact_match,flexible-extract": verdict.correct_flexible,
+    }
 
 
 def _items(args: argparse.Namespace) -> list[tuple[str, int, Any]]:
@@ -177,17 +235,27 @@ def compare(args: argparse.Namespace) -> int:
         print("not the same items", file=sys.stderr)
         return 1
     table: dict[tuple[str, str], list[float]] = {}
+    scores: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     for key, one in sides[0].items():
         other = sides[1][key]
         differences = [abs(a - b) for a, b in zip(one["logprobs"], other["logprobs"], strict=True)]
         worst = max(differences, default=0.0 if one["text"] == other["text"] else float("inf"))
         table.setdefault(key[:2], []).append(worst)
+        for metric in sorted(one["scores"].keys() & other["scores"].keys()):
+            pair = one["scores"][metric], other["scores"][metric]
+            scores.setdefault((*key[:2], metric), []).append(pair)
     print("adapter\ttask\titems\tequal\tlargest difference of a log-likelihood")
     equal = True
     for (adapter, task), worst in table.items():
         good = sum(w <= TOLERANCE for w in worst)
         equal &= good == len(worst)
         print(f"{adapter}\t{task}\t{len(worst)}\t{good}\t{max(worst):.2g}")
+    print("adapter\ttask\tmetric\titems\tequal\tone\tother")
+    for (adapter, task, metric), pairs in scores.items():
+        good = sum(a == b for a, b in pairs)
+        equal &= good == len(pairs)
+        means = (f"{sum(side) / len(side):.4f}" for side in zip(*pairs, strict=True))
+        print(adapter, task, metric, len(pairs), good, *means, sep="\t")
     return 0 if equal else 1
 
 
