@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from zpdbench import estimate, hardware, plan, resources, study
-from zpdbench.study import Study
+from zpdbench.study import Condition, Study
 
 
 @pytest.fixture
@@ -94,6 +94,19 @@ def test_time_is_twice_what_the_plan_says(root: Path) -> None:
     whole = estimate.serve_hours(r4, "solar-10.7b", machine)
     assert whole is not None
     assert sum(part.low for part in parts if part) == pytest.approx(whole.low)
+
+
+def test_success_probability_scores_a_pool_and_no_probe(mini: Study) -> None:
+    options = {"update_every": 20, "pool_size": 256}
+    rival = Condition(order="success_probability", options=options)
+    zpd = Condition(order="zpd", options=options)
+    with_both = mini.model_copy(
+        update={"conditions": {**mini.conditions, "procurl": rival, "zpd": zpd}}
+    )
+    updates = mini.training.steps // 20
+    flop = {c: estimate.train_flop(with_both, "mini-qwen", c) for c in ("random", "zpd", "procurl")}
+    share = (flop["procurl"] - flop["random"]) / (flop["zpd"] - flop["random"])
+    assert updates and share == pytest.approx(256 / (256 + mini.corpus.probe))
 
 
 @pytest.mark.parametrize("attempt", [2, 3, 4])

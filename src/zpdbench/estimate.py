@@ -169,15 +169,21 @@ def examples(source: CorpusSource) -> int:
     return min(source.examples or public, public)
 
 
+PROBED = {"zpd": 1, "success_probability": 0}
+"""Orders that score a pool at each update, and how often they measure the probe there."""
+
+
 def training_tokens(study: Study, model: str, condition: str) -> tuple[float, float]:
     """(trained, only scored) tokens of one run of a model under a condition."""
     training, chosen = study.training, study.conditions[condition]
     each = example_tokens(study, model)
     trained = each * training.steps * training.batch_size
     scored = 0.0
-    if chosen.order in ("zpd", "success_probability"):
+    probed = PROBED.get(chosen.order)
+    if probed is not None:
         updates = -(-training.steps // int(chosen.options.get("update_every", 500)))
-        scored = each * updates * (int(chosen.options.get("pool_size", 2048)) + study.corpus.probe)
+        pool = int(chosen.options.get("pool_size", 2048))
+        scored = each * updates * (pool + probed * study.corpus.probe)
     return trained, scored
 
 

@@ -22,6 +22,9 @@ from safetensors.torch import load_file, save_file
 from tests.adapters import material
 from zpdbench import files, study
 from zpdbench.adapters import loop, state, train_adapter
+from zpdbench.adapters.learner import ModelLearner
+from zpdbench.curriculum import conditions
+from zpdbench.curriculum.competence import competence, effective_perplexity
 from zpdbench.errors import UserError
 
 STEPS, EVERY, BATCH = 24, 8, 4
@@ -164,6 +167,110 @@ def test_conditions_of_a_seed_differ_in_order_only(train: Train, world: Path) ->
         assert 0 <= row["fallback"] <= 1 and row["occupancy"] == row["inside"] / row["pool"]
 
 
+def test_membership_in_the_window_is_read_back_from_what_was_scored(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored: list[tuple[list[str], np.ndarray]] = []
+    original = ModelLearner.score
+
+    def score(self: ModelLearner, rows: Any) -> Any:
+        found = original(self, rows)
+        value = effective_perplexity(competence(found.loss, found.confidence, found.entropy))
+        assert self.ids is not None
+        scored.append(([self.ids[int(r)] for r in rows], value))
+        return found
+
+    monkeypatch.setattr(ModelLearner, "score", score)
+    out = train("zpd")
+    updates = pl.read_parquet(out / "trace.parquet").filter(pl.col("kind") == "update")
+    order = realised(out)
+    assert len(scored) == len(updates) == 4
+    for k, (row, (pool, value)) in enumerate(
+        zip(updates.iter_rows(named=True), scored, strict=True)
+    ):
+        block = Counter(order[k * 6 * BATCH : (k + 1) * 6 * BATCH])
+        inside = {i for i, v in zip(pool, value, strict=True) if row["low"] <= v <= row["high"]}
+        assert set(block) <= set(pool) and row["inside"] == len(inside)
+        outside = {i: n for i, n in block.items() if i not in inside}
+        assert sum(outside.values()) == pytest.approx(row["fallback"] * row["block"])
+        if outside:
+            # The window is used up before anything else comes, and then the nearest first.
+            assert all(block[i] == 4 for i in inside)
+            away = {
+                i: max(row["low"] / v, v / row["high"])
+                for i, v in zip(pool, value, strict=True)
+                if i not in inside
+            }
+            limit = max(away[i] for i in outside)
+            assert all(i in outside for i, d in away.items() if d < limit - 1e-9)
+
+
+def test_pacing_s_realised_order_keeps_to_its_competence(train: Train, world: Path) -> None:
+    corpus = pl.read_parquet(world / "c.parquet")
+    difficulty = dict(zip(corpus["id"], corpus["difficulty"], strict=True))
+    out = train("pacing")
+    easiest = sorted(difficulty[i] for i in set(realised(train("random", out="random"))))
+    updates = pl.read_parquet(out / "trace.parquet").filter(pl.col("kind") == "update")
+    told = {r["step"]: json.loads(r["facts"]) for r in updates.iter_rows(named=True)}
+    assert len(told) == STEPS // 2, "20 blocks or fewer, each of two steps"
+    for t, start in enumerate(range(0, STEPS * BATCH, BATCH)):
+        c = min(1.0, np.sqrt(t * (1 - 0.01**2) / (STEPS / 2) + 0.01**2))
+        if t in told:
+            assert told[t]["pacing"] == pytest.approx(c)
+        allowed = max(int(np.ceil(c * len(easiest))), BATCH)
+        batch = realised(out)[start : start + BATCH]
+        assert max(difficulty[i] for i in batch) <= easiest[allowed - 1]
+
+
+class Quiet(conditions.Condition):
+    """Scores and says nothing of it."""
+
+    def block(self, step: int, learner: conditions.Learner) -> conditions.Block:
+        learner.score(self.told.drawn[:3])
+        return conditions.Block(self.told.drawn[step * BATCH :])
+
+
+def test_scoring_is_charged_though_the_condition_says_nothing(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conditions, "Random", Quiet)
+    trace = pl.read_parquet(train("random") / "trace.parquet")
+    (update,) = trace.filter(pl.col("kind") == "update").iter_rows(named=True)
+    assert update["tokens_scored"] > 0 and update["flops"] > 0 and update["block"] == STEPS * BATCH
+
+
+def test_training_imports_neither_transformers_nor_the_compiler(
+    world: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "study.yaml"
+    config.write_text(study.lock_text(study.parse(configuration(steps=2, evaluate_every=1))))
+    code = (
+        "import sys; from zpdbench import cli; cli.main(sys.argv[1:]); "
+        "print(*(m for m in ('transformers', 'torch._dynamo', 'accelerate', 'peft') "
+        "if m in sys.modules))"
+    )
+    command = [sys.executable, "-c", code, "train-adapter", "--study", str(config)]
+    command += ["--checkpoint", str(world / "m"), "--corpus", str(world / "c.parquet")]
+    command += ["--model", "m", "--condition", "zpd", "--seed", "0", "--out", str(tmp_path / "o")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == []
+
+
+def test_a_response_that_holds_the_end_token_is_counted(
+    train: Train, world: Path, tmp_path: Path
+) -> None:
+    corpus = pl.read_parquet(world / "c.parquet")
+    assert files.read_manifest(train(out="none"))["examples_ended_early"] == 0
+    early = corpus.with_columns(
+        response=pl.when(pl.col("split") == "train")
+        .then(pl.col("response") + "<|end|> and more")
+        .otherwise(pl.col("response"))
+    )
+    early.write_parquet(tmp_path / "early.parquet")
+    manifest = files.read_manifest(train(out="early", corpus=tmp_path / "early.parquet"))
+    assert manifest["examples_ended_early"] == manifest["examples_used"] > 0
+
+
 def test_initial_weights_are_the_seed_s(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[tuple[str, int], torch.Tensor] = {}
     resume = loop.Run.resume
@@ -174,10 +281,12 @@ def test_initial_weights_are_the_seed_s(train: Train, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(loop.Run, "resume", look)
     for seed in (0, 1):
-        for condition in ("random", "zpd", "easy_to_hard"):
+        for condition in CONDITIONS:
             train(condition, seed, steps=1, evaluate_every=1)
     first = seen["Random", 0]
-    assert torch.equal(first, seen["Zpd", 0]) and torch.equal(first, seen["EasyToHard", 0])
+    zero = [weights for (_, seed), weights in seen.items() if seed == 0]
+    assert len(zero) == len(CONDITIONS) == 6
+    assert all(torch.equal(first, weights) for weights in zero)
     assert not torch.equal(first, seen["Random", 1])
 
 

@@ -30,6 +30,16 @@ def test_mostly_empty() -> None:
     assert "In 1 of 2 updates the window held no candidate." in said
 
 
+def test_fallback_all_on_one_side() -> None:
+    above = [update(fallback=0.4, fallback_below=0.0), update(fallback=0.2, fallback_below=0.0)]
+    (said,) = describe(above)
+    assert "(30%) lay all on one side, above it (harder than meant)" in said
+    (said,) = describe([update(fallback=0.3, fallback_below=0.3)])
+    assert "below it (easier than meant)" in said
+    assert describe([*above, update(fallback=0.2, fallback_below=0.1)]) == []
+    assert describe([update(fallback=0.01, fallback_below=0.0)]) == []
+
+
 def test_lag_names_the_weight_of_the_first_probe() -> None:
     raw = np.linspace(6.0, 2.0, 21)
     smoothed = raw.copy()

@@ -182,6 +182,15 @@ def test_interaction_shows_the_gains_that_r1_tests(lock: Path) -> None:
         assert f"{model}, ko: {results.number(mean['ko'], 1, sign=True)}" in figure
 
 
+def test_what_did_not_fit_is_said() -> None:
+    counts = {"examples_too_long": 3, "examples_cut": 5, "tokens_cut": 70}
+    fits = dict.fromkeys(evidence.LENGTHS, 0)
+    traces = evidence.Traces(lengths={"small": fits, "large": {**fits, **counts}})
+    found = [str(r) for r in sections.remarks({}, traces, registered="registered")]
+    assert len(found) == 1 and "large: 3 examples have a response longer" in found[0]
+    assert "up to 5 lost 70 tokens" in found[0]
+
+
 def test_interim_and_exploratory_are_said(lock: Path) -> None:
     loaded = study.load(lock)
     tables = results.read([loaded.paths.table("h3a")])

@@ -217,12 +217,16 @@ def test_costs_come_from_the_trace(tmp_path: Path) -> None:
     folder = tmp_path / "tiny" / "zpd" / "s0"
     folder.mkdir(parents=True)
     pl.DataFrame(
-        {"kind": ["update", "step", "step"], "step": [0, 1, 2], "flops": [50, 10, 10]}
+        {
+            "kind": ["update", "step", "step", "update", "step"],
+            "step": [0, 1, 2, 2, 3],
+            "flops": [50, 10, 10, 40, 10],
+        }
     ).write_parquet(folder / "trace.parquet")
     cost = efficiency.read_cost(folder, "flops")
     assert cost is not None
-    # Scoring before the first step is charged from the start.
-    assert [cost(s) for s in (0, 1, 1.5, 2)] == [50, 60, 65, 70]
+    # Scoring is charged with the block that it chose: an evaluation after step 2 comes before.
+    assert [cost(s) for s in (0, 1, 1.5, 2, 3)] == [0, 60, 65, 70, 120]
     assert efficiency.read_cost(folder, "seconds") is None
 
 

@@ -138,6 +138,10 @@ class Encoder:
             ]
         )
 
+    def ends_early(self, response: str) -> bool:
+        """Whether a response's own text holds the end token, so that it is cut there."""
+        return self.special["eos_token"] in response
+
     def renderer(self) -> Callable[[str, str], tuple[str, str]]:
         """A function (prompt, response) -> (text before the response, response and its end)."""
         if self.template is None:

@@ -19,15 +19,7 @@ def forward(shape: Shape, lengths: Sequence[int], targets: int, rank: int, adapt
         rank: adapter rank; 0 without.
         adapted: sum of in + out over the adapted layers.
     """
-    tokens = sum(lengths)
-    inner = shape.heads * shape.head_dim
-    block = (
-        shape.hidden_size * (2 * inner + 2 * shape.kv_heads * shape.head_dim)
-        + 3 * shape.hidden_size * shape.intermediate_size
-    )
-    linear = 2 * tokens * (shape.layers * block + rank * adapted)
-    attention = 2 * shape.layers * inner * sum(n * (n + 1) for n in lengths)
-    return linear + attention + 2 * targets * shape.vocab_size * shape.hidden_size
+    return _linear(shape, lengths, targets, rank, adapted) + _attention(shape, lengths)
 
 
 def training(
@@ -35,10 +27,28 @@ def training(
 ) -> int:
     """Operations of one forward and backward pass.
 
-    Backward costs the forward again for the activations' gradients; the trained weights' gradients
-    cost once more: all of them in full fine-tuning, the adapters' alone with LoRA.
+    Backward costs a linear layer's forward again for its input's gradient; the trained weights'
+    gradients cost once more: all of them in full fine-tuning, the adapters' alone with LoRA.
+    Attention has no weights, but each of its two products has two factors with a gradient: its
+    backward costs twice its forward in either case.
     """
-    once = forward(shape, lengths, targets, rank, adapted)
+    linear = _linear(shape, lengths, targets, rank, adapted)
+    attention = 3 * _attention(shape, lengths)
     if full:
-        return 3 * once
-    return 2 * once + 2 * sum(lengths) * rank * adapted
+        return 3 * linear + attention
+    return 2 * linear + attention + 2 * sum(lengths) * rank * adapted
+
+
+def _linear(shape: Shape, lengths: Sequence[int], targets: int, rank: int, adapted: int) -> int:
+    inner = shape.heads * shape.head_dim
+    block = (
+        shape.hidden_size * (2 * inner + 2 * shape.kv_heads * shape.head_dim)
+        + 3 * shape.hidden_size * shape.intermediate_size
+    )
+    linear = 2 * sum(lengths) * (shape.layers * block + rank * adapted)
+    return linear + 2 * targets * shape.vocab_size * shape.hidden_size
+
+
+def _attention(shape: Shape, lengths: Sequence[int]) -> int:
+    inner = shape.heads * shape.head_dim
+    return 2 * shape.layers * inner * sum(n * (n + 1) for n in lengths)

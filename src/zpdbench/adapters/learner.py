@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from zpdbench.adapters.encoding import Tokens
 from zpdbench.adapters.loss import measure
 from zpdbench.adapters.parallel import Group
 from zpdbench.curriculum.competence import Measures, Probe, calibration_error
+from zpdbench.errors import UserError
 
 SCORING_BUDGET = 4096
 """Padded tokens of one scoring batch."""
@@ -46,6 +48,7 @@ class ModelLearner:
         adapted: int = 0,
         group: Group | None = None,
         sharded: bool = False,
+        ids: Sequence[str] | None = None,
     ) -> None:
         """
         Args:
@@ -54,10 +57,12 @@ class ModelLearner:
             rank, adapted: as in `flops.forward`.
             group: the processes that share the batches; each gets all measures.
             sharded: whether the processes hold parts of one model, so that all must pass at once.
+            ids: the examples' names, row by row of `tokens`, for error messages.
         """
         self.model, self.tokens, self.probe_rows = model, tokens, probe_rows
         self.rank, self.adapted = rank, adapted
         self.group, self.sharded = group or Group(), sharded
+        self.ids = ids
         self.charge = Charge()
 
     def probe(self) -> Probe:
@@ -84,7 +89,11 @@ class ModelLearner:
 
     @torch.no_grad()
     def _tokens(self, rows: Rows) -> tuple[list[NDArray[np.float64]], NDArray[np.int64]]:
-        """[loss, confidence, entropy, correct] of each response token, and its example."""
+        """[loss, confidence, entropy, correct] of each response token, and its example.
+
+        Raises:
+            UserError: a measure is not finite; a condition would go on from it in silence.
+        """
         was_training = self.model.training
         self.model.eval()
         group = self.group
@@ -103,8 +112,19 @@ class ModelLearner:
                 self.model.shape, lengths, targets, self.rank, self.adapted
             )
         self.model.train(was_training)
-        columns = [np.concatenate(column) for column in zip(*(m[0] for m in measured), strict=True)]
-        return columns, np.concatenate([m[1] for m in measured])
+        joined = [np.concatenate(column) for column in zip(*(m[0] for m in measured), strict=True)]
+        owner = np.concatenate([m[1] for m in measured])
+        bad = ~np.isfinite(joined).all(axis=0)
+        if bad.any():
+            row = int(rows[owner[bad].min()])
+            raise UserError(
+                f"the model's loss is not finite where example "
+                f"{row if self.ids is None else self.ids[row]} is scored",
+                where="training",
+                fix="look at the example, or lower training.learning_rate; the state of the last "
+                "evaluation point is kept",
+            )
+        return joined, owner
 
     def _measure(
         self, rows: Rows, part: Rows

@@ -152,14 +152,14 @@ class Run:
             )
         progress.queue = rows
         tokens, operations = self.learner.charge.take()
-        if facts is not None:
+        if facts is not None or tokens:
             progress.updates.append(
                 {
                     "step": progress.step,
                     "block": len(rows),
                     "tokens_scored": tokens,
                     "flops": operations,
-                    "facts": facts,
+                    "facts": facts or {},
                     "seconds": time.perf_counter() - start,
                 }
             )

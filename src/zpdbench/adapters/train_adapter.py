@@ -143,6 +143,7 @@ def train(
         adapted=trained.adapted,
         group=group,
         sharded=trained.sharded,
+        ids=[ids[r] for r in [*trainable, *probe]],
     )
     key = files.digest(
         [
@@ -211,6 +212,9 @@ def train(
         "examples_too_long": int((~fits).sum()),
         "examples_cut": int((cut[used] > 0).sum()),
         "tokens_cut": int(cut[used].sum()),
+        "examples_ended_early": sum(
+            encoder.ends_early(frame["response"][int(r)]) for r in trainable[used]
+        ),
         "passes": round(training.steps * training.batch_size / len(trainable), 6),
         "notes": corpus_notes(corpus),
         "diagnosis": diagnosis.describe(

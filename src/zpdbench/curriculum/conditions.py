@@ -58,9 +58,11 @@ class Told:
     def generator(self, *stream: int) -> np.random.Generator:
         """A random generator of this seed; other `stream` numbers give independent ones.
 
-        Made anew from counters, so a resumed run needs no generator's state.
+        Made anew from counters, so a resumed run needs no generator's state. The numbers are a
+        spawn key: as further entropy (1,) and (1, 0) would be one stream, and none the multiset's.
         """
-        return np.random.default_rng([self.seed, 0x5A9D, *stream])
+        sequence = np.random.SeedSequence([self.seed, 0x5A9D], spawn_key=(1, *stream))
+        return np.random.default_rng(sequence)
 
 
 class Learner(Protocol):
@@ -302,6 +304,7 @@ class Zpd(Condition):
                 "inside": drawn.inside,
                 "occupancy": drawn.inside / len(pool),
                 "fallback": drawn.fallback / need,
+                "fallback_below": drawn.below / need,
                 "pool_reuse": reuse,
                 "repeats_max": int(counts.max()),
                 "distinct": len(distinct),
@@ -324,6 +327,10 @@ class Zpd(Condition):
         self.smoothed = state["smoothed"]
         self.last_competence = state["last_competence"]
         self.used = set(state["used"])
+
+
+PACING_UPDATES = 20
+"""Blocks of a run of `competence_pacing`; its trace has a row with c(t) for each."""
 
 
 class CompetencePacingOptions(Options):
@@ -352,18 +359,32 @@ class CompetencePacing(Condition):
         share = step / (self.options.duration * self.told.steps)
         return min(1.0, math.sqrt(share * (1.0 - c0**2) + c0**2))
 
+    def allowed(self, step: int, n: int) -> int:
+        """How many of the n easiest examples the batch after `step` steps is drawn from."""
+        return min(max(math.ceil(self.competence(step) * n), self.told.batch_size), n)
+
     def block(self, step: int, learner: Learner) -> Block:
         told = self.told
         rows = told.distinct
         easiest = rows[np.argsort(told.difficulty[rows], kind="stable")]
-        generator = told.generator(2)
+        steps = range(step, min(step + -(-told.steps // PACING_UPDATES), told.steps))
         batches = []
-        for t in range(told.steps):
-            allowed = math.ceil(self.competence(t) * len(easiest))
-            allowed = min(max(allowed, told.batch_size), len(easiest))
+        for t in steps:
+            allowed = self.allowed(t, len(easiest))
             replace = allowed < told.batch_size
+            generator = told.generator(2, t)
             batches.append(generator.choice(easiest[:allowed], told.batch_size, replace=replace))
-        return Block(np.concatenate(batches))
+        block = np.concatenate(batches)
+        distinct, counts = np.unique(block, return_counts=True)
+        return Block(
+            block,
+            {
+                "pacing": self.competence(step),
+                "allowed": self.allowed(step, len(easiest)),
+                "repeats_max": int(counts.max()),
+                "distinct": len(distinct),
+            },
+        )
 
 
 class SuccessProbabilityOptions(Options):

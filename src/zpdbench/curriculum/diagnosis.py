@@ -9,6 +9,8 @@ import numpy as np
 
 MOSTLY = 0.5
 """Share of a block from outside the window from which on the block is mostly fallback."""
+ONE_SIDED = 0.05
+"""Mean share of fallback from which on it is said when all of it lies on one side."""
 LAG = 0.1
 """Relative distance of smoothed and raw perplexity from which on the window lags the model."""
 KEEP_EVERYTHING = 0.95
@@ -43,6 +45,15 @@ def describe(
                 f"window (fallback {fallback.mean():.0%} on average): the condition did not do "
                 "what its name says there."
             )
+        below = np.array([u.get("fallback_below", np.nan) for u in windows], dtype=float)
+        if fallback.mean() > ONE_SIDED and np.isfinite(below).all():
+            share = below.sum() / fallback.sum()
+            if share in (0.0, 1.0):
+                side = "above it (harder" if share == 0.0 else "below it (easier"
+                found.append(
+                    f"What came from outside the window ({fallback.mean():.0%}) lay all on one "
+                    f"side, {side} than meant): the window stands off the examples."
+                )
         empty = int((occupancy == 0).sum())
         if empty:
             found.append(f"In {empty} of {len(windows)} updates the window held no candidate.")

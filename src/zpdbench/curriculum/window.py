@@ -63,11 +63,13 @@ class Draw:
         positions: drawn positions in the pool, in training order, shape (need,).
         inside: how many candidates of the pool lie in the window.
         fallback: how many of the drawn come from outside it.
+        below: how many of these lie below it (too easy); the others lie above.
     """
 
     positions: NDArray[np.int64]
     inside: int
     fallback: int
+    below: int
 
 
 def draw(
@@ -111,9 +113,11 @@ def draw(
         value - (math.log(high) if math.isfinite(high) else 0.0),
     )
     nearest = outside[np.argsort(distance, kind="stable")]
+    below = 0
     while lacking:
         take = min(lacking, len(nearest))
         chosen.append(nearest[:take])
+        below += int((perplexities[nearest[:take]] < low).sum())
         lacking -= take
     positions = generator.permutation(np.concatenate(chosen).astype(np.int64))
-    return Draw(positions, len(inside), fallback)
+    return Draw(positions, len(inside), fallback, below)

@@ -18,6 +18,10 @@ _WINDOW = (
 )  # fmt: skip
 
 
+LENGTHS = ("examples_too_long", "examples_cut", "tokens_cut", "examples_ended_early")
+"""Counts in a run's manifest of what did not fit training.max_tokens, or ended early."""
+
+
 @dataclass(frozen=True)
 class Window:
     """One condition's window over a run in one model, means over seeds by update."""
@@ -48,12 +52,14 @@ class Traces:
         trained: (model, condition) -> (step, mean difficulty of the examples) in parts of a run.
         costs: training, one row a model and condition.
         diagnoses: sentence -> the runs that it stands in, from the manifests.
+        lengths: model -> the most, over its runs, of each count in `LENGTHS`.
     """
 
     windows: list[Window] = field(default_factory=list)
     trained: dict[tuple[str, str], list[tuple[float, float]]] = field(default_factory=dict)
     costs: list[Cost] = field(default_factory=list)
     diagnoses: list[tuple[str, str, int, str]] = field(default_factory=list)
+    lengths: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 def read_traces(adapters: Sequence[str | Path], corpus: pl.DataFrame | None) -> Traces:
@@ -73,6 +79,9 @@ def read_traces(adapters: Sequence[str | Path], corpus: pl.DataFrame | None) -> 
             (*key, int(manifest["seed"]), str(s))
             for s in [*manifest.get("diagnosis", []), *manifest.get("notes", [])]
         )
+        most = found.lengths.setdefault(key[0], dict.fromkeys(LENGTHS, 0))
+        for name in LENGTHS:
+            most[name] = max(most[name], int(manifest.get(name) or 0))
         table = pl.read_parquet(trace)
         runs[key] = runs.get(key, 0) + 1
         total = totals.setdefault(key, {})

@@ -211,6 +211,9 @@ def remarks(
         for model, chunk, asked, equal in agreements
         if equal < asked
     ]
+    for model, counts in sorted(traces.lengths.items()):
+        if any(counts.values()):
+            found.append(words("remark_lengths", model=model, **counts))
     for w in traces.windows:
         fallback, inside = _mean(w.means["fallback"]), _mean(w.means["occupancy"])
         names = {"condition": w.condition, "model": w.model}

@@ -240,18 +240,22 @@ def curves_of(
 def read_cost(folder: str | Path, unit: str) -> Cost | None:
     """A run's cumulative FLOPs (trace.parquet) or seconds (steps.timing.parquet) by step.
 
-    Scoring passes are charged at the step at which they happen; None where the file is not there.
+    A scoring pass is charged to the first step of the block that it chose: the evaluation after
+    `step` steps comes before the update of that number. None where the file is not there.
     """
     name = "trace.parquet" if unit == "flops" else "steps.timing.parquet"
     path = Path(folder) / name
     if not path.is_file():
         return None
     try:
-        frame = pl.read_parquet(path, columns=["step", unit])
+        frame = pl.read_parquet(path, columns=["kind", "step", unit])
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UserError("cannot be read", where=str(path), fix="train the run again") from error
     total = (
-        frame.with_columns(pl.col(unit).cast(pl.Float64).fill_null(0.0))
+        frame.with_columns(
+            pl.col("step") + (pl.col("kind") == "update").cast(pl.Int64),
+            pl.col(unit).cast(pl.Float64).fill_null(0.0),
+        )
         .group_by("step")
         .agg(pl.col(unit).sum())
         .sort("step")
