@@ -38,7 +38,7 @@ rule make_corpus:
         paths.benchmark("make_corpus", "corpus")
     container:
         images["train"]
-    threads: 1
+    threads: 2
     resources:
         **resources.for_rule(study, "make_corpus"),
     params:
@@ -47,4 +47,4 @@ rule make_corpus:
         "Corpus {wildcards.corpus}, with its difficulty"
     shell:
         "zpdbench make-corpus --study {input.study} --corpus {wildcards.corpus}"
-        " --out {output} &> {log}"
+        " --threads {threads} --out {output} &> {log}"

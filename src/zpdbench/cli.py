@@ -62,7 +62,13 @@ VERBS: dict[str, Verb] = {
     "make-corpus": Verb(
         "prepare the instruction corpus and measure its difficulty",
         "zpdbench.corpora.make_corpus",
-        (_STUDY, _arg("--corpus", help="corpus.name of the study"), _ITEMS, _OUT),
+        (
+            _STUDY,
+            _arg("--corpus", help="corpus.name of the study"),
+            _ITEMS,
+            _arg("--threads", type=int, default=1, help="CPU cores"),
+            _OUT,
+        ),
     ),
     "make-items": Verb(
         "render a benchmark's items as they will be asked",

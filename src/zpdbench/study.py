@@ -189,9 +189,13 @@ class Corpus(Section):
         Field(min_length=1, description="name -> where examples come from"),
     ]
     probe: Annotated[int, Field(gt=0, description="held-out examples that tell competence")] = 256
-    difficulty: Annotated[Literal["reference"], Field(description="reference: without a model")] = (
-        "reference"
-    )
+    difficulty: Annotated[
+        Literal["reference", "base_perplexity"],
+        Field(
+            description="what the fixed orders sort by: measures of the text, or each model's own "
+            "loss before training"
+        ),
+    ] = "reference"
     on_shortfall: Annotated[
         Literal["error", "use_all"],
         Field(description="fewer examples than asked: stop, or use all and say so in every result"),
@@ -687,6 +691,7 @@ class Study(Section):
 def _corpus_keys(study: Study) -> Any:
     """The corpus section less what is not said in it: a new key is no reason to make it again."""
     corpus = study.dump("corpus")
+    corpus["difficulty"] = "reference"  # the table holds no other; a model's own is training's
     if study.corpus.prepare == Preparation():
         del corpus["prepare"]
     for source in corpus["sources"].values():
@@ -699,10 +704,11 @@ def _corpus_keys(study: Study) -> Any:
 
 def _training_keys(study: Study, wildcards: Any) -> Any:
     how = {"threads", "processes", "gradient_checkpointing"}
-    return [
+    keys = [
         study.training.model_dump(mode="json", exclude=how),
         study.dump("conditions", wildcards.condition),
     ]
+    return keys if study.corpus.difficulty == "reference" else [*keys, study.corpus.difficulty]
 
 
 def _benchmarks_keys(study: Study) -> Any:

@@ -144,3 +144,16 @@ def test_speed_of_the_model_free_part(data_dir: Path) -> None:
     start = time.process_time()
     d.combine(d.measure(prompts, responses, ["en"] * len(rows)), ["en"] * len(rows))
     assert len(rows) / (time.process_time() - start) > 2000
+
+
+def test_workers_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(d, "CHUNK", 7)
+    prompts = [f"Explain why {i} is a number, although it is small." for i in range(20)]
+    prompts += [f"{i}은 왜 수입니까?" for i in range(10)]
+    responses = [f"Because {'it follows. ' * (i % 5 + 1)}{i} = {i}." for i in range(20)]
+    responses += [f"{i}은 {'작지만 ' * (i % 3)}수이기 때문입니다." for i in range(10)]
+    languages = ["en"] * 20 + ["ko"] * 10
+    order = np.random.default_rng(0).permutation(30)
+    texts = [[values[i] for i in order] for values in (prompts, responses, languages)]
+    alone = d.measure(*texts)
+    assert d.measure(*texts, workers=2) == alone

@@ -84,7 +84,7 @@ def train(
     import numpy as np
     import torch
 
-    from zpdbench.adapters import encoding, methods, trace
+    from zpdbench.adapters import base_perplexity, encoding, methods, trace
     from zpdbench.adapters.learner import ModelLearner
     from zpdbench.adapters.loop import Run, Settings
     from zpdbench.adapters.state import FORMAT, Store, arithmetic
@@ -121,9 +121,24 @@ def train(
         )
     ids = frame["id"].to_list()
     languages = frame["language"].to_list()
+    difficulty = frame["difficulty"].to_numpy()[trainable].astype(np.float64)
+    own = settings.corpus.difficulty == "base_perplexity"
+    if own:
+        difficulty = base_perplexity.normalised(
+            base_perplexity.losses(
+                checkpoint,
+                tokens,
+                trainable,
+                [base["digest"], corpus_digest, encoder.digest, training.max_tokens],
+                files.cache_folder(),
+                torch.bfloat16 if training.precision == "bfloat16" else torch.float32,
+                group,
+            ),
+            [languages[r] for r in trainable],
+        )
     told = conditions.Told(
         ids=[ids[r] for r in trainable],
-        difficulty=frame["difficulty"].to_numpy()[trainable].astype(np.float64),
+        difficulty=difficulty,
         languages=[languages[r] for r in trainable],
         drawn=conditions.multiset(len(trainable), training.steps, training.batch_size, seed),
         steps=training.steps,
@@ -156,6 +171,7 @@ def train(
             corpus_digest,
             encoder.digest,
             torch.__version__,
+            *([files.digest(difficulty.tolist())] if own else []),
         ]
     )
     steps = settings.evaluation_steps
@@ -216,6 +232,8 @@ def train(
             encoder.ends_early(frame["response"][int(r)]) for r in trainable[used]
         ),
         "passes": round(training.steps * training.batch_size / len(trainable), 6),
+        "difficulty": settings.corpus.difficulty,
+        "difficulty_digest": files.digest(difficulty.tolist()),
         "notes": corpus_notes(corpus),
         "diagnosis": diagnosis.describe(
             [{**u["facts"], "step": u["step"]} for u in progress.updates],

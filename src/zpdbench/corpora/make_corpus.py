@@ -32,7 +32,7 @@ def main(args: argparse.Namespace) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory(prefix="zpdbench-") as folder:
         items = [Path(p) for p in args.items] or _items_of(settings, Path(folder))
-        frame, notes = build(settings, items)
+        frame, notes = build(settings, items, args.threads)
     write(Path(args.out), frame, notes)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
@@ -54,7 +54,9 @@ def _items_of(settings: study.Study, folder: Path) -> list[Path]:
     return paths
 
 
-def build(settings: study.Study, items: Sequence[Path] = ()) -> tuple[pl.DataFrame, list[str]]:
+def build(
+    settings: study.Study, items: Sequence[Path] = (), workers: int = 1
+) -> tuple[pl.DataFrame, list[str]]:
     """(the corpus table, notes for results).
 
     Columns: id language source prompt response d1 d2 d3 difficulty split, then the raw measures
@@ -63,6 +65,7 @@ def build(settings: study.Study, items: Sequence[Path] = ()) -> tuple[pl.DataFra
     Args:
         items: items files; examples that hold a question of their benchmarks are dealt with as
             `corpus.contamination` says.
+        workers: processes and threads that measure difficulty; changes nothing but time.
 
     Raises:
         UserError: as `sources.read`; a probe as large as the corpus; contamination where it is an
@@ -77,7 +80,7 @@ def build(settings: study.Study, items: Sequence[Path] = ()) -> tuple[pl.DataFra
     rows, notes = _examples(settings, items)
     languages = [row["language"] for row in rows]
     features = difficulty.measure(
-        [row["prompt"] for row in rows], [row["response"] for row in rows], languages
+        [row["prompt"] for row in rows], [row["response"] for row in rows], languages, workers
     )
     found = difficulty.combine(features, languages)
     split = np.full(len(rows), "train", dtype=object)

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 WEIGHTS = (0.3, 0.5, 0.2)
 LINGUISTIC_WEIGHTS = (0.4, 0.3, 0.3)
 MAX_STEPS = 10
+CHUNK = 2000
+"""English examples that one process measures at a time."""
 WINDOW = 50
 """Tokens of the moving-average type-token ratio (Covington and McFall 2010)."""
 
@@ -188,15 +190,33 @@ def korean_features(prompt: str, response: str, morphemes: Iterable[tuple[str, s
     )
 
 
+def _english_chunk(texts: Sequence[tuple[str, str]]) -> list[Features]:
+    return [english_features(prompt, response) for prompt, response in texts]
+
+
 def measure(
     prompts: Sequence[str], responses: Sequence[str], languages: Sequence[str], workers: int = 1
 ) -> list[Features]:
-    """Measures of all examples, in order; Korean ones by kiwipiepy with `workers` threads."""
+    """Measures of all examples, in order, the same for any number of workers.
+
+    English ones by `workers` processes, Korean ones by kiwipiepy with as many threads.
+    """
     korean = [i for i, language in enumerate(languages) if language == "ko"]
+    english = [i for i, language in enumerate(languages) if language != "ko"]
     result: list[Features | None] = [None] * len(prompts)
-    for i, language in enumerate(languages):
-        if language != "ko":
-            result[i] = english_features(prompts[i], responses[i])
+    texts_of = [(prompts[i], responses[i]) for i in english]
+    chunks = [texts_of[k : k + CHUNK] for k in range(0, len(texts_of), CHUNK)]
+    if workers > 1 and len(chunks) > 1:
+        from concurrent.futures import ProcessPoolExecutor
+        from multiprocessing import get_context
+
+        # Spawned: a fork would copy the locks of polars' threads.
+        with ProcessPoolExecutor(min(workers, len(chunks)), get_context("spawn")) as pool:
+            measured = [f for part in pool.map(_english_chunk, chunks) for f in part]
+    else:
+        measured = [f for chunk in chunks for f in _english_chunk(chunk)]
+    for i, features in zip(english, measured, strict=True):
+        result[i] = features
     if korean:
         from kiwipiepy import Kiwi
 
