@@ -114,7 +114,15 @@ def test_a_damaged_cache_costs_time_only(tmp_path: Path) -> None:
     tokens = encoding.Encoder(checkpoint).encode(
         frame["prompt"].to_list(), frame["response"].to_list(), 128
     )
-    arguments = (checkpoint, tokens, np.arange(12), ["key"], tmp_path, torch.float32, parallel.Group())
+    arguments = (
+        checkpoint,
+        tokens,
+        np.arange(12),
+        ["key"],
+        tmp_path,
+        torch.float32,
+        parallel.Group(),
+    )
     first = base_perplexity.losses(*arguments)
     (kept,) = (tmp_path / "difficulty").iterdir()
     kept.write_bytes(kept.read_bytes()[:90])
