@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from zpdbench import files, grid
+from zpdbench import study as studies
 from zpdbench.artifacts import rerun
 
 RUN = grid.Run("m", "zpd", 0)
@@ -25,7 +26,10 @@ def test_a_run_of_all_weights_gets_the_base_s_tokenizer(tmp_path: Path, traces: 
     files.write_manifest(base, {})
     files.write_manifest(run, {"base": "b" * 64})
     bundle: Any = SimpleNamespace(
-        study=SimpleNamespace(training=SimpleNamespace(method="full", steps=8)),
+        study=SimpleNamespace(
+            training=SimpleNamespace(method="full", steps=8),
+            models={"m": studies.EmbeddedModel.model_construct()},
+        ),
         included=SimpleNamespace(traces=traces, checkpoints=["m"]),
         path=lambda name: tmp_path / "bundle" / name,
     )
