@@ -2,11 +2,15 @@
 
     python benchmarks/train_speed.py --checkpoint DIR --data FILE.json [--steps 12] [--rounds 5]
         [--peer-python PYTHON_WITH_TRL] [--threads 2] [--bf16]
+    python benchmarks/train_speed.py --big-vocabulary [--peer-python PYTHON_WITH_TRL] ...
 
 Each trainer runs in a process of its own, the trainers alternate, and the median of the rounds is
 printed: supervised examples a second (without the first two steps), peak memory, loss of each step.
 The data is a JSON array in Alpaca's format. TRL is not part of ZPD-Bench's environments: make one
 that has trl==1.16.0 and the versions of envs/train.txt, and name its interpreter.
+
+--big-vocabulary makes its own model and data: Qwen2's form with random weights, 151,936 tokens,
+hidden size 896, 4 layers; examples of 512 random tokens, half of them supervised.
 """
 
 from __future__ import annotations
@@ -25,6 +29,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAINERS = ("ours", "trainer", "trl")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "HF_HUB_OFFLINE": "1"}
+VOCABULARY = 151_936
 WARM_UP = 2
 BATCH = 8
 RATE = 3e-4
@@ -38,10 +44,70 @@ def examples(path: Path, n: int) -> tuple[list[str], list[str]]:
     return prompts, [r["output"] for r in rows[:n]]
 
 
+def big_vocabulary(folder: Path) -> None:
+    """Write the random checkpoint of --big-vocabulary: config.json and weights."""
+    import torch
+    from safetensors.torch import save_file
+
+    from zpdbench.adapters import decoder
+
+    config = {
+        "architectures": ["Qwen2ForCausalLM"],
+        "model_type": "qwen2",
+        "vocab_size": VOCABULARY,
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "hidden_act": "silu",
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1e6,
+        "tie_word_embeddings": True,
+        "eos_token_id": 1,
+        "torch_dtype": "float32",
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    shape = decoder.read_shape(folder)
+    assert shape is not None
+    model = decoder.Decoder(shape)
+    torch.manual_seed(0)
+    for name, value in model.named_parameters():
+        value.data.normal_(0.0, 0.02) if "norm" not in name else value.data.fill_(1.0)
+    state = {k: v for k, v in model.state_dict().items() if k != "lm_head.weight"}
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def tokenizer_of(args: argparse.Namespace) -> Any:
+    """The peers' tokenizer: only its padding is used."""
+    if not args.big_vocabulary:
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(args.checkpoint)
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"<pad>": 0, "<end>": 1}, unk_token="<pad>"))
+    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<end>")
+
+
 def encode(args: argparse.Namespace) -> Any:
     """The same tokens for all trainers."""
-    from zpdbench.adapters.encoding import Encoder
+    from zpdbench.adapters.encoding import Encoder, Tokens
 
+    if args.big_vocabulary:
+        import numpy as np
+
+        n, length = args.steps * BATCH, 512
+        return Tokens(
+            np.random.default_rng(0).integers(2, VOCABULARY, n * length).astype(np.int32),
+            np.arange(n) * length,
+            np.full(n, length),
+            np.full(n, length // 2),
+            np.zeros(n, np.int64),
+            np.ones(n, np.bool_),
+        )
     prompts, responses = examples(args.data, args.steps * BATCH)
     return Encoder(args.checkpoint).encode(prompts, responses, args.max_tokens)
 
@@ -89,7 +155,6 @@ def peer(args: argparse.Namespace, tokens: Any) -> tuple[list[float], list[float
     from torch.utils.data import SequentialSampler
     from transformers import (
         AutoModelForCausalLM,
-        AutoTokenizer,
         Trainer,
         TrainerCallback,
         TrainingArguments,
@@ -97,7 +162,7 @@ def peer(args: argparse.Namespace, tokens: Any) -> tuple[list[float], list[float
 
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_pretrained(args.checkpoint, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(args.checkpoint)
+    tokenizer = tokenizer_of(args)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     config = LoraConfig(
         r=8, lora_alpha=16, lora_dropout=0.0, target_modules=TARGETS, task_type="CAUSAL_LM"
@@ -211,8 +276,9 @@ def one(args: argparse.Namespace) -> None:
 def main() -> None:
     """Alternate the trainers and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--big-vocabulary", action="store_true")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
@@ -221,16 +287,19 @@ def main() -> None:
     parser.add_argument("--peer-python", default=sys.executable)
     parser.add_argument("--trainer", choices=TRAINERS, help="just this one, in this process")
     args = parser.parse_args()
+    if args.checkpoint is None and args.big_vocabulary:
+        with tempfile.TemporaryDirectory() as folder:
+            big_vocabulary(Path(folder))
+            command = [sys.executable, __file__, *sys.argv[1:], "--checkpoint", folder]
+            subprocess.run([*command, "--max-tokens", "512"], env=ENVIRONMENT, check=True)
+        return
+    if args.checkpoint is None or (args.data is None and not args.big_vocabulary):
+        parser.error("give --checkpoint and --data, or --big-vocabulary")
     if args.trainer:
         one(args)
         return
     found: dict[str, list[dict[str, Any]]] = {t: [] for t in TRAINERS}
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": str(args.threads),
-        "PYTHONPATH": str(ROOT / "src"),
-        "HF_HUB_OFFLINE": "1",
-    }
+    environment = {**ENVIRONMENT, "OMP_NUM_THREADS": str(args.threads)}
     for _ in range(args.rounds):
         for trainer in TRAINERS:
             python = sys.executable if trainer == "ours" else args.peer_python
