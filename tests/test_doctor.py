@@ -42,6 +42,14 @@ def test_a_studys_images_and_gpus(
     assert look(tmp_path, root / "config/r4.yaml")["GPU"].ok
 
 
+def test_looking_claims_no_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def claim(count: int) -> None:
+        raise AssertionError("a card was claimed")
+
+    monkeypatch.setattr(devices, "claim", claim)
+    assert "device of real models" in look(tmp_path)
+
+
 def test_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{tmp_path}")
     assert [ok for _, ok, _, _ in cluster.examine()] == [False]

@@ -65,8 +65,12 @@ def gpu_here(
 
 
 def find(wants_gpu: bool, count: int = 1) -> str:
-    """`choose` with what torch sees on this machine; `count` free cards are claimed before."""
-    if wants_gpu and os.environ.get(VARIABLE, "cuda") == "cuda":
+    """`choose` with what torch sees on this machine; `count` free cards are claimed before.
+
+    Args:
+        count: 0 only looks, and waits for nobody.
+    """
+    if wants_gpu and count and os.environ.get(VARIABLE, "cuda") == "cuda":
         claim(count)
     import torch
 

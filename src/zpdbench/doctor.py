@@ -150,7 +150,7 @@ def _device() -> Finding:
     """What a model that wants a GPU is trained and served on by transformers."""
     what = "device of real models"
     try:
-        device = devices.find(True)
+        device = devices.find(True, 0)
         memory = devices.memory_gb(device)
     except ImportError:
         return Finding("device", what, False, "no torch", "make venv", needed=True)
