@@ -243,9 +243,14 @@ def test_a_plan_has_totals_and_a_smallest_effect_without_a_claim(
 
 
 def test_the_shipped_mini_study_took_what_was_estimated(mini: Study) -> None:
-    # docs/performance.md, a machine to itself: 40 adapters in 674 s, summed over jobs of which two
-    # ran at once; 42 scores in 41 s.
-    seconds = sum(
-        estimate.cpu_train_seconds(mini, m, c) * 5 for m in mini.models for c in mini.conditions
+    # docs/performance.md, a machine to itself, seconds summed over jobs: 40 adapters, 2 engines,
+    # 42 runs' scores.
+    training = sum(
+        estimate.cpu_train_seconds(mini, m, c) * len(mini.seeds)
+        for m in mini.models
+        for c in mini.conditions
     )
-    assert seconds == pytest.approx(674, rel=0.25)
+    assert training == pytest.approx(674, rel=0.25)
+    answers = sum(estimate.cpu_serve_seconds(mini, m) for m in mini.models)
+    assert answers == pytest.approx(167, rel=0.25)
+    assert estimate.score_seconds(mini) == pytest.approx(41, rel=0.25)

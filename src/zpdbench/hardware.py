@@ -61,12 +61,12 @@ CPU_START_SECONDS = 1.7
 # Tokens a second that vLLM writes there for a full batch, float32: measured with a
 # model of a million parameters and with SmolLM2-135M.
 CPU_TOKENS = ((1.06e6, 6900.0), (1.35e8, 188.0))
-CPU_ENGINE_SECONDS = 45.0
+CPU_ENGINE_SECONDS = 25.0
 """A generation job there before and after its answers: imports, loading, checks, writing."""
-SCORE_SECONDS = 1.0
+SCORE_SECONDS = 0.4
 """A scoring job there without programs."""
-PROGRAMS_A_SECOND = 60.0
-"""Programs judged there a second, two at once."""
+PROGRAMS_A_SECOND = 300.0
+"""Programs of config/mini.yaml judged there a second, two at once; longer ones take longer."""
 
 
 def cpu_gflops(parameters: float) -> float:
