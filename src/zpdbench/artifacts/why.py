@@ -41,7 +41,11 @@ def main(args: argparse.Namespace) -> None:
         if reason := layout.too_large(study):
             raise BadFileError(reason)
     except BadFileError as error:
-        raise UserError(f"a configuration that {error}", where=str(lock)) from error
+        raise UserError(
+            f"a configuration that {error}",
+            where=str(lock),
+            fix="fetch the bundle again from its authors",
+        ) from error
     row = find_row(table, args.row)
     for line in explain(study, folder, table.name, row, items=args.items):
         # Names and answers are a stranger's: no terminal is to obey them.

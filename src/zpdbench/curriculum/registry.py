@@ -102,7 +102,11 @@ def check(study: Study) -> None:
                 chosen, training.steps, training.batch_size, _most_examples(study)
             )
         except ValueError as error:
-            raise UserError(str(error), where=f"conditions.{name}.options") from error
+            raise UserError(
+                str(error),
+                where=f"conditions.{name}.options",
+                fix="make the block smaller (update_every) or the pool larger (pool_size)",
+            ) from error
 
 
 def _most_examples(study: Study) -> int:
