@@ -52,7 +52,11 @@ def test_contract_columns_and_rows(tmp_path: Path) -> None:
         assert row["verdict"] in ("supported", "contradicted", "inconclusive")
         assert not any(v in ("inf", "-inf", "nan") for v in row.values())
         for column in ("difference", "difference_low", "p_value", "mde_80", "statistic", "df"):
-            assert row[column] != "NA"
+            # At five seeds no interval of a difference of two g keeps its coverage.
+            is_wide = column == "difference_low" and row["scale"] == "hedges_g"
+            assert (row[column] == "NA") == is_wide
+            assert not is_wide or "keeps 95 %: NA" in row["note"]
+        assert float(row["effect_small_low"]) < float(row["effect_small"])
         assert (row["p_holm"] == "NA") == (row["benchmark"] == "mean")
         assert row["power_claimed"] == "NA"
 
@@ -365,6 +369,7 @@ def test_configured_benchmark_without_rows_is_named(
     rows = read(tmp_path / "o.tsv")
     assert {r["benchmark"] for r in rows} == {"gsm8k", "mean"}
     assert "benchmarks chosen by hand" in rows[0]["note"]
+    assert {r["registered"] for r in rows} == {"exploratory"}
 
 
 def test_interim_analyses_the_complete_seeds_and_says_so(tmp_path: Path) -> None:
@@ -394,6 +399,69 @@ def test_no_spread_is_inconclusive_not_infinite(tmp_path: Path) -> None:
     assert (row["difference"], row["verdict"], row["statistic"]) == ("100", "inconclusive", "NA")
     assert "zero variance" in row["note"] and "all items right" in row["note"]
     assert "no standardised effect" in pick(rows, "mean", "hedges_g")["note"]
+
+
+def scored(scores: dict[tuple[str, str], list[int]], items: int = 100) -> pl.DataFrame:
+    """Verdicts with so many right of `items`, a number a seed."""
+    rows = [
+        (m, c, s, 20, "gsm8k", str(i), i < k)
+        for (m, c), right in scores.items()
+        for s, k in enumerate(right)
+        for i in range(items)
+    ]
+    names = ["model", "condition", "seed", "step", "benchmark", "item_id", "correct"]
+    return pl.DataFrame(rows, schema=names, orient="row")
+
+
+def test_equal_gains_in_points_are_no_spread_on_log_odds(tmp_path: Path) -> None:
+    """+2 and +6 in every seed: on the logit they differ by where they start, which is no error."""
+    start = [50, 53, 47, 55, 51]
+    got = run(
+        tmp_path,
+        scored(
+            {
+                ("tiny", "random"): start,
+                ("tiny", "zpd"): [k + 2 for k in start],
+                ("big", "random"): start,
+                ("big", "zpd"): [k + 6 for k in start],
+            }
+        ),
+    )
+    for row in got:
+        assert (row["p_value"], row["verdict"]) == ("NA", "inconclusive")
+        assert "all equal in" in row["note"], row["scale"]
+
+
+def test_one_model_without_spread_says_why_it_has_no_interval(tmp_path: Path) -> None:
+    start = [50, 53, 47, 55, 51]
+    scores = {
+        ("tiny", "random"): start,
+        ("tiny", "zpd"): [k + 2 for k in start],
+        ("big", "random"): start,
+        ("big", "zpd"): [60, 58, 57, 62, 59],
+    }
+    for scale in ("pp", "logit"):
+        row = pick(run(tmp_path, scored(scores)), "mean", scale)
+        assert row["p_value"] != "NA" and row["effect_small_low"] == "NA"
+        assert "all equal in tiny: no interval of it" in row["note"]
+
+
+def test_below_five_seeds_g_has_no_interval_and_says_so(tmp_path: Path) -> None:
+    row = pick(run(tmp_path, grid(n_seeds=4, sizes={"gsm8k": 40})), "mean", "hedges_g")
+    assert row["effect_large"] != "NA" and row["effect_large_low"] == row["p_value"] == "NA"
+    assert "below 5 seeds no interval or test of g" in row["note"]
+
+
+def test_contradicted_after_holm_says_that_its_bound_is_its_own(tmp_path: Path) -> None:
+    table = grid(sizes={"gsm8k": 200, "mmlu": 200}, gain=(0.4, 0.0))
+    row = pick(run(tmp_path, table), "gsm8k", "pp")
+    assert row["verdict"] == "contradicted" and "own bound, before Holm" in row["note"]
+
+
+def test_a_t_beyond_what_can_be_computed_has_no_limit() -> None:
+    for t in (1e8, 1e200, -1e150, float("inf")):
+        assert not math.isinf(effects.noncentrality_limit(t, 4, 0.025))
+    assert math.isfinite(effects.noncentrality_limit(50.0, 4, 0.025))
 
 
 def test_scales_that_disagree_are_pointed_out(tmp_path: Path) -> None:
