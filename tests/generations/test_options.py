@@ -20,5 +20,7 @@ def test_a_large_model_is_split_over_the_gpus_that_its_job_asks_for(
     root: Path, model: str, expected: dict[str, int]
 ) -> None:
     ladder = study.load(root / "config/ladder.yaml")
-    job = SimpleNamespace(study=ladder, section=ladder.generations, model=model, adapters={1: 1})
+    job = SimpleNamespace(
+        study=ladder, section=ladder.generations, model=model, adapters={1: 1}, full=False
+    )
     assert Job._options(job) == expected  # type: ignore[arg-type]

@@ -266,12 +266,15 @@ def test_too_many_requests_for_bytes_are_waited_for_as_long_as_the_hub_asks(
     assert slow.times == 0 and time.monotonic() - started >= 1
 
 
-@pytest.mark.parametrize("ends", ["/main", "config.json"])
-def test_too_many_requests_while_pinning(config: Path, hub: server.Hub, ends: str) -> None:
+# Of a file's own address the hub's client repeats the question, at once where it may.
+@pytest.mark.parametrize(("ends", "least"), [("/main", 1.0), ("config.json", 0.0)])
+def test_too_many_requests_while_pinning(
+    config: Path, hub: server.Hub, ends: str, least: float
+) -> None:
     hub.faults.append(Fault(ends, "status", 1, 429, {"Retry-After": "1"}))
     started = time.monotonic()
     assert model_of(pinned(config)).files
-    assert hub.faults[0].times == 0 and time.monotonic() - started >= 1
+    assert hub.faults[0].times == 0 and time.monotonic() - started >= least
 
 
 def test_the_environment_s_address_alone(
