@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,19 @@ def test_killed_when_the_sandbox_is_gone_and_the_pool_goes_on() -> None:
             assert verdict.passed
 
 
+def test_a_program_of_more_than_the_first_tries_time_is_tried_alone_with_the_whole() -> None:
+    limits = Limits(cpu_seconds=3.0, wall_seconds=60.0)
+    assert (limits.first_try().cpu_seconds, limits.first_try().wall_seconds) == (1.0, 20.0)
+    spend = "import time\ndef f(x):\n    while time.process_time() < {}: pass\n    return x"
+    with Pool(limits=limits) as pool:
+        for seconds, retried in ((0.1, False), (1.4, True)):
+            verdict = judge(pool, spend.format(seconds), "assert candidate(1) == 1")
+            assert verdict.passed
+            assert verdict.retried is retried
+    short = Limits(cpu_seconds=0.5, wall_seconds=3.0)
+    assert short.first_try() == short
+
+
 def test_values_arrive_with_their_exact_types(pool: Pool) -> None:
     test = """
 for value in (None, True, 1, 1.5, 1j, 'x', b'x', bytearray(b'x'), [1, (2,)], {1: {2}},
@@ -189,6 +203,32 @@ def test_dictionaries_of_the_standard_library_count_as_dictionaries(pool: Pool) 
     )
     test = "for i in range(3):\n    assert candidate(i) == {'a': 2}"
     assert judge(pool, source, test).passed
+
+
+@pytest.mark.parametrize(
+    "source, equal",
+    [
+        ("P = namedtuple('P', 'a b')\ndef f(x): return P(1, [P(2, 3)])", (1, [(2, 3)])),
+        ("def f(x): return {'k': [Counter('aa')], 'd': defaultdict(list, a=[OrderedDict(b=1)])}",
+         {"k": [{"a": 2}], "d": {"a": [{"b": 1}]}}),
+        ("import enum\nclass C(enum.IntEnum): A = 3\ndef f(x): return [C.A]", [3]),
+        ("class S(str): pass\nclass L(list): pass\ndef f(x): return L([S('q')])", ["q"]),
+        ("class D(dict): pass\nclass F(float): pass\ndef f(x): return D(a={F(1.5)})", {"a": {1.5}}),
+    ],
+)  # fmt: skip
+def test_what_compares_as_a_built_in_is_sent_as_one(pool: Pool, source: str, equal: object) -> None:
+    test = f"out = candidate(1)\nassert out == {equal!r}, repr(out)"
+    assert judge(pool, f"from collections import *\n{source}", test).passed
+
+
+@pytest.mark.parametrize("name", ["Decimal(1)", "{}.values()", "(y for y in [])", "Odd([1])"])
+def test_what_does_not_is_not(pool: Pool, name: str) -> None:
+    source = (
+        "from decimal import Decimal\nclass Odd(list):\n    def __eq__(self, o): return True\n"
+        f"def f(x): return [{name}]"
+    )
+    verdict = judge(pool, source, "assert candidate(1) == [1]")
+    assert (verdict.status, "no plain value" in verdict.reason) == ("failed", True)
 
 
 def test_arguments_go_by_value(pool: Pool) -> None:
@@ -232,6 +272,49 @@ def test_tests_may_expect_exceptions_but_not_swallow_the_end(pool: Pool) -> None
     for source in ("import os\ndef f(x): os._exit(0)", "def f(x): return object()",
                    "def f(x): raise SystemExit"):  # fmt: skip
         assert not judge(pool, source, swallow).passed
+
+
+@pytest.mark.parametrize(
+    "source, caught, holds",
+    [
+        ("class E(ValueError): pass\ndef f(x): raise E('a  b\\n c')", "ValueError",
+         "str(e) == 'a  b\\n c'"),
+        ("def f(x): raise ValueError('a  b')", "ValueError", "e.args == ('a  b',)"),
+        ("def f(x): return {}['q']", "KeyError", "e.args == ('q',) and str(e) == repr('q')"),
+        ("class E(KeyError): pass\ndef f(x): raise E(3)", "KeyError", "e.args == (3,)"),
+        ("def f(x): open('/python/none')", "FileNotFoundError", "e.errno == 2"),
+        ("def f(x): b'\\xff'.decode()", "UnicodeError", "'invalid start byte' in str(e)"),
+        ("class E(Exception):\n    def __str__(self): return 'own'\ndef f(x): raise E(object())",
+         "Exception", "str(e) == 'own'"),
+        ("class E(IndexError, KeyError): pass\ndef f(x): raise E('k')", "IndexError", "True"),
+        ("def f(x): raise ExceptionGroup('g', [ValueError(1)])", "Exception",
+         "str(e) == 'g (1 sub-exception)'"),
+        ("def f(x): raise ValueError('x' * 50000)", "ValueError", "len(str(e)) >= 10000"),
+        ("def f(x): raise ValueError(object)", "ValueError", "'object' in str(e)"),
+    ],
+)  # fmt: skip
+def test_exceptions_arrive_as_their_nearest_built_in_class(
+    pool: Pool, source: str, caught: str, holds: str
+) -> None:
+    test = f"try:\n    candidate(1)\nexcept {caught} as e:\n    assert {holds}, repr(e)\n"
+    verdict = judge(pool, source, test + "else:\n    assert False, 'nothing was raised'")
+    assert verdict.passed, verdict
+
+
+@pytest.mark.parametrize("base", ["SystemExit", "KeyboardInterrupt", "GeneratorExit",
+                                  "BaseException", "StopIteration"])  # fmt: skip
+def test_exceptions_that_end_more_than_a_test_end_it(pool: Pool, base: str) -> None:
+    source = f"class E({base}): pass\ndef f(x): raise E('gone')"
+    verdict = judge(pool, source, "try:\n    candidate(1)\nexcept BaseException:\n    pass")
+    assert (verdict.status, verdict.reason) == ("failed", "E: gone")
+
+
+def test_what_is_too_deep_for_the_parser_is_wrong_not_large(pool: Pool) -> None:
+    """It says MemoryError; the authors' harness counts it as failed too."""
+    source = "x=" + "-" * 20_000 + "1\ndef f(x): return x"
+    verdict = judge(pool, source, "assert candidate(1) == 1")
+    assert verdict.status == "failed", verdict
+    assert "too deeply nested" in verdict.reason
 
 
 def test_the_tests_may_call_the_function_by_its_name(pool: Pool) -> None:
@@ -360,6 +443,9 @@ def test_calibration_and_broken_references() -> None:
     assert calibrate([good], floor=0.2, multiple=1.0) == 0.2
     limit = calibrate([good, slow], floor=0.01, multiple=10.0)
     assert 0.1 < limit < 60
+    # The limit is the tests' process's too.
+    busy = replace(good, test="def check(c):\n    for _ in range(3 * 10**6): c.__name__\n")
+    assert 0.1 < calibrate([busy], floor=0.01, multiple=10.0) < 60
     with pytest.raises(UserError, match="reference solution does not pass"):
         calibrate([Program("bad", prompt, "    return 2\n", test, "f")])
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 
 from zpdbench.errors import UserError
 from zpdbench.sandbox.pool import Pool
-from zpdbench.sandbox.program import Limits, Program
+from zpdbench.sandbox.program import Limits, Program, Verdict
 
 MULTIPLE = 10.0
 FLOOR_SECONDS = 1.0
@@ -22,7 +22,8 @@ def calibrate(
     """The CPU time limit in seconds: `multiple` times the slowest reference, at least `floor`.
 
     The references run one at a time under a generous limit; each counts with the smaller of two
-    runs. The result is rounded up to a tenth of a second, so that equal machines get equal limits.
+    runs, and in each with the busier of its two processes: the limit holds for both. The result is
+    rounded up to a tenth of a second, so that equal machines get equal limits.
 
     Raises:
         UserError: a reference does not pass, so the benchmark's file or this machine is broken.
@@ -38,7 +39,10 @@ def calibrate(
                 where=verdict.key,
                 fix="`zpdbench doctor` looks at the sandbox; else the benchmark's file is damaged",
             )
-    slowest = max(
-        (min(a.cpu_seconds, b.cpu_seconds) for a, b in zip(*runs, strict=True)), default=0.0
-    )
+    slowest = max((min(busier(a), busier(b)) for a, b in zip(*runs, strict=True)), default=0.0)
     return max(floor, -(-multiple * slowest * 10 // 1) / 10)
+
+
+def busier(verdict: Verdict) -> float:
+    """CPU seconds of the candidate's or the tests' process, whichever had more."""
+    return max(verdict.cpu_seconds, verdict.tests_seconds)

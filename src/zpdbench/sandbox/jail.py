@@ -7,6 +7,7 @@ import os
 import platform
 import resource
 import struct
+from collections.abc import Callable
 from typing import Any
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -147,20 +148,64 @@ def landlock_ruleset(readable: list[str], writable: list[str]) -> int:
     return ruleset
 
 
-def landlock_restrict(ruleset: int) -> None:
-    """Put this process, and what it starts, under `ruleset` (on top of what it is under)."""
-    _call("landlock", _LANDLOCK_RESTRICT, ruleset, 0)
-
-
 def install_filter(program: bytes) -> None:
     """Install a seccomp filter (see `seccomp`) on this process."""
+    code, install = _prepared_filter(program)
+    if int(_LIBC.prctl(*install)) != 0:
+        raise LayerError(f"seccomp: {os.strerror(ctypes.get_errno())}")
+    del code  # the kernel has taken a copy
+
+
+def _prepared_filter(program: bytes) -> tuple[ctypes.Array[ctypes.c_char], tuple[Any, ...]]:
+    """The filter in memory, and prctl's arguments that install it (they point into it)."""
     code = ctypes.create_string_buffer(program, len(program))
     # struct sock_fprog: unsigned short, padding to the pointer's alignment, pointer.
     prog = ctypes.create_string_buffer(
         struct.pack("@HxxxxxxQ", len(program) // 8, ctypes.addressof(code))
     )
-    if _prctl(_PR_SET_SECCOMP, 2, ctypes.addressof(prog)) != 0:
-        raise LayerError(f"seccomp: {os.strerror(ctypes.get_errno())}")
+    code.prog = prog  # type: ignore[attr-defined]  # lives as long as the code
+    numbers = (2, ctypes.addressof(prog), 0, 0)
+    return code, (ctypes.c_int(_PR_SET_SECCOMP), *map(ctypes.c_ulong, numbers))
+
+
+def confinement(
+    ruleset: int, program: bytes, mark: bytes, processes: int
+) -> Callable[[float], None]:
+    """A function by which a child confines itself, given its CPU time; made once, before the fork.
+
+    What is made here need not be made by each child: every page that a child writes is copied.
+
+    Args:
+        ruleset: Landlock's; -1 for none.
+        program: the seccomp filter to add to the server's; empty for none.
+        mark: what stands in it for the child's own process id.
+        processes: the limit on processes, threads included.
+    """
+    code, install = _prepared_filter(program)
+    places = [i for i in range(0, len(program), 4) if program[i : i + 4] == mark]
+    restrict = tuple(map(ctypes.c_long, (_LANDLOCK_RESTRICT, ruleset, 0)))
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    most = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    if 0 <= most < processes:
+        processes = most
+
+    def confine(cpu_seconds: float) -> None:
+        # One or two seconds above the limit that the server itself enforces to the millisecond.
+        cpu = int(cpu_seconds) + 2
+        if 0 <= hard < cpu:
+            cpu = hard
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
+        resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
+        if ruleset >= 0 and _LIBC.syscall(*restrict) != 0:
+            raise LayerError(f"landlock: {os.strerror(ctypes.get_errno())}")
+        if program:
+            pid = os.getpid()
+            for place in places:
+                struct.pack_into("<I", code, place, pid)
+            if _LIBC.prctl(*install) != 0:
+                raise LayerError(f"seccomp: {os.strerror(ctypes.get_errno())}")
+
+    return confine
 
 
 def filter_mode() -> int:
@@ -168,17 +213,16 @@ def filter_mode() -> int:
     return _prctl(_PR_GET_SECCOMP)
 
 
-def limit_process(limits: dict[str, Any], processes: int) -> None:
-    """Set this process's resource limits, hard and soft alike."""
-    # One or two seconds above the limit that the server itself enforces to the millisecond.
-    cpu = int(limits["cpu_seconds"]) + 2
+def limit_process(limits: dict[str, Any]) -> None:
+    """Set this process's resource limits, hard and soft alike; children inherit them.
+
+    All but those of CPU time and processes, which each child sets for itself (see `confinement`).
+    """
     for name, value in (
-        (resource.RLIMIT_CPU, cpu),
         (resource.RLIMIT_AS, int(limits["memory_bytes"])),
         (resource.RLIMIT_DATA, int(limits["memory_bytes"])),
         (resource.RLIMIT_FSIZE, int(limits["file_bytes"])),
         (resource.RLIMIT_NOFILE, int(limits["open_files"])),
-        (resource.RLIMIT_NPROC, processes),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_MEMLOCK, 0),
         (resource.RLIMIT_MSGQUEUE, 0),

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import marshal
 import os
 import selectors
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from zpdbench.errors import NoSandboxError, UserError
 from zpdbench.sandbox import codec, root, seccomp
 from zpdbench.sandbox.program import Limits, Program, Verdict
+from zpdbench.sandbox.server import DONE, ENDS, ORDER
 
 UID = GID = 65534
 START_SECONDS = 120.0  # a tenth of a second on an idle machine
@@ -30,9 +33,26 @@ PACKET = 65536
 _HERE = Path(__file__).parent
 _ADDR_NO_RANDOMIZE = 0x0040000
 _BOOT = (
-    "import os,sys;c,b=map(int,sys.argv[1:]);f=open(b,'rb');s=f.read();f.close();"
-    "os.dup2(c,3);c==3 or os.close(c);exec(compile(s,'boot','exec'))"
+    "import marshal,os,sys;c,b=map(int,sys.argv[1:]);f=open(b,'rb');s,d=marshal.load(f);f.close();"
+    "os.dup2(c,7);c==7 or os.close(c);exec(s)"
 )
+# What is put together there, of `d`: the modules' names and code, the settings.
+_MODULES = """
+import builtins, sys, types
+modules, settings = d
+package = types.ModuleType('zpdbench.sandbox')
+sys.modules.update({'zpdbench': types.ModuleType('zpdbench'), 'zpdbench.sandbox': package})
+for name, code in modules:
+    module = types.ModuleType('zpdbench.sandbox.' + name)
+    sys.modules[module.__name__] = module
+    setattr(package, name, module)
+    # A copy: a program that replaces a built-in function replaces it for itself only.
+    module.__builtins__ = dict(vars(builtins))
+    exec(code, module.__dict__)
+serve = package.server.serve
+del d, f, s, modules, name, code, module, package
+serve(settings)
+"""
 LAYERS = {
     "namespaces": "user, pid, network, ipc, uts, cgroup and mount namespaces by bubblewrap",
     "root": "a read-only root with one Python in it and nothing else",
@@ -57,6 +77,19 @@ class StartError(Exception):
     """A sandbox did not come up; the text says why."""
 
 
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a server tells of a child: its exit code, how it was ended, seconds, bytes of output."""
+
+    exit: int
+    killed: str
+    cpu: float
+    wall: float
+    written: int
+    dirty: bool
+    said: bytes
+
+
 class Server:
     """One sandbox with its forking server inside; `role` is candidate or tests."""
 
@@ -69,7 +102,7 @@ class Server:
         bundle = os.memfd_create("sandbox")
         try:
             command = [*self._command(limits), str(theirs.fileno()), str(bundle)]
-            _write_all(bundle, boot_script(self._settings(limits)).encode())
+            _write_all(bundle, boot_code(self._settings(limits)))
             os.lseek(bundle, 0, os.SEEK_SET)
             library = None if mode != "bare" else os.environ.get("LD_LIBRARY_PATH")
             with _fixed_addresses(role == "candidate"):
@@ -163,29 +196,33 @@ class Server:
         lines = self.process.stderr.read(4096).decode("utf-8", "replace").strip().splitlines()
         return lines[-1] if lines else f"it ended with status {self.process.returncode}"
 
-    def run(self, job: int, limits: dict[str, Any], parts: list[str], pipes: list[int]) -> None:
+    def run(self, job: int, limits: Limits, parts: list[str], pipes: list[int]) -> None:
         """Order a child for the program whose texts are `parts`; takes no hold of `pipes`."""
+        texts = [part.encode("utf-8", "surrogatepass") for part in parts]
         program = os.memfd_create("program")
         try:
-            _write_all(program, codec.encode(parts, 1 << 30))
-            order = codec.encode({"kind": "run", "job": job, "limits": limits}, PACKET)
-            socket.send_fds(self.socket, [order], [program, *pipes])
+            _write_all(program, b"".join(texts))
+            numbers = (limits.output_bytes, limits.message_bytes, *map(len, texts))
+            order = ORDER.pack(job, limits.cpu_seconds, limits.wall_seconds, *numbers)
+            socket.send_fds(self.socket, [order], [*pipes, program])
         finally:
             os.close(program)
 
-    def stop(self, job: int) -> None:
-        """Order the child of `job` to be killed, if it still lives."""
-        self.socket.send(codec.encode({"kind": "stop", "job": job}, PACKET))
+    def stop(self) -> None:
+        """Order the child to be killed, if it still lives."""
+        self.socket.send(b"stop")
 
-    def report(self, job: int) -> dict[str, Any] | None:
-        """The server's report on `job`, its types checked; None if the server is no longer sane."""
+    def report(self, job: int) -> Report | None:
+        """The server's report on `job`; None if the server is no longer sane."""
         try:
-            said = codec.decode(self.socket.recv(PACKET), PACKET)
-        except (OSError, codec.MalformedError):
+            data = self.socket.recv(PACKET)
+            number, code, end, cpu, wall, written, dirty = DONE.unpack_from(data)
+            killed, said = ENDS[end], data[DONE.size :]
+        except (OSError, struct.error, IndexError):
             return None
-        if type(said) is not dict or {k: type(v) for k, v in said.items()} != _REPORT:
+        if number != job:
             return None
-        return said if said["kind"] == "done" and said["job"] == job else None
+        return Report(code, killed, cpu, wall, written, bool(dirty), said)
 
     def _kill(self) -> None:
         # bubblewrap's outer process: its child, init of the sandbox, dies with it, and so all.
@@ -206,38 +243,17 @@ class Server:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-_REPORT = {
-    "kind": str,
-    "job": int,
-    "exit": int,
-    "killed": str,
-    "cpu": float,
-    "wall": float,
-    "written": int,
-    "said": bytes,
-    "dirty": bool,
-}
+def boot_code(settings: dict[str, Any]) -> bytes:
+    """What a sandbox runs first: this package's three inner modules, started with `settings`.
 
-
-def boot_script(settings: dict[str, Any]) -> str:
-    """The Python text that a sandbox runs first: this package's three inner modules, started."""
-    sources = [
-        (name, (_HERE / f"{name}.py").read_text("utf-8")) for name in ("codec", "jail", "server")
+    Compiled here, by the interpreter that also runs inside: compiling there would leave its memory
+    in pieces, and each fork has to copy the tables of all of it.
+    """
+    modules = [
+        (name, compile((_HERE / f"{name}.py").read_text("utf-8"), f"{name}.py", "exec"))
+        for name in ("codec", "jail", "server")
     ]
-    return (
-        "import builtins, sys, types\n"
-        "package = types.ModuleType('zpdbench.sandbox')\n"
-        "sys.modules.update({'zpdbench': types.ModuleType('zpdbench'),"
-        " 'zpdbench.sandbox': package})\n"
-        f"for name, source in {sources!r}:\n"
-        "    module = types.ModuleType('zpdbench.sandbox.' + name)\n"
-        "    sys.modules[module.__name__] = module\n"
-        "    setattr(package, name, module)\n"
-        # A copy: a program that replaces a built-in function replaces it for itself only.
-        "    module.__builtins__ = dict(vars(builtins))\n"
-        "    exec(compile(source, name + '.py', 'exec'), module.__dict__)\n"
-        f"package.server.serve({settings!r})\n"
-    )
+    return marshal.dumps((compile(_MODULES, "boot", "exec"), (modules, settings)))
 
 
 class _fixed_addresses:  # noqa: N801
@@ -285,7 +301,8 @@ class _Job:
     program: Program
     started: float
     stopping: bool = False
-    reports: dict[str, dict[str, Any]] = field(default_factory=dict)
+    reports: dict[str, Report] = field(default_factory=dict)
+    lost: str = ""
 
 
 class _Worker:
@@ -320,16 +337,15 @@ class _Worker:
     def start(self, index: int, program: Program, limits: Limits) -> None:
         self.prepare()
         self.job = _Job(index, program, time.monotonic())
-        bounds = limits.as_message()
         # The tests wait for the candidate, so its own end always comes first.
-        patient = {**bounds, "wall_seconds": limits.wall_seconds + 1.0}
+        patient = replace(limits, wall_seconds=limits.wall_seconds + 1.0)
         requests, requests_in = os.pipe()
         answers, answers_in = os.pipe()
         try:
             # In one source with the tests, blank lines (if any) follow the completion.
             blank = program.test[: len(program.test) - len(program.test.lstrip("\n"))]
             parts = [program.prompt, program.completion, program.entry_point, "\n" + blank]
-            self.servers["candidate"].run(index, bounds, parts, [requests, answers_in])
+            self.servers["candidate"].run(index, limits, parts, [requests, answers_in])
             parts = [program.prompt, program.test, program.entry_point, program.key]
             self.servers["tests"].run(index, patient, parts, [requests_in, answers])
         except OSError:
@@ -343,7 +359,7 @@ class _Worker:
         assert self.job is not None
         for role in ("candidate", "tests"):
             self.drop(role)
-        self.job.reports = {"lost": {"reason": reason}}
+        self.job.lost = reason
 
     def read(self, role: str) -> None:
         """Take the report that has come in."""
@@ -355,38 +371,37 @@ class _Worker:
         self.job.reports[role] = report
         if role == "tests" and "candidate" not in self.job.reports:
             try:
-                self.servers["candidate"].stop(self.job.index)
+                self.servers["candidate"].stop()
             except OSError:
                 self.lose("the candidate sandbox broke down")
 
     def finished(self) -> bool:
         assert self.job is not None
-        return "lost" in self.job.reports or len(self.job.reports) == 2
+        return bool(self.job.lost) or len(self.job.reports) == 2
 
     def verdict(self, limits: Limits) -> Verdict:
         """The finished job's verdict; sandboxes that it has left a trace in are dropped."""
         assert self.job is not None
         job, self.job = self.job, None
         wall = time.monotonic() - job.started
-        if "lost" in job.reports:
-            reason = job.reports["lost"]["reason"]
-            return Verdict(job.program.key, "killed", reason, 0.0, wall)
+        if job.lost:
+            return Verdict(job.program.key, "killed", job.lost, 0.0, wall)
         for role, report in job.reports.items():
-            if report["dirty"]:
+            if report.dirty:
                 self.drop(role)
         candidate, tests = job.reports["candidate"], job.reports["tests"]
         status, reason = conclude(candidate, tests, limits)
-        return Verdict(job.program.key, status, reason, candidate["cpu"], wall)
+        return Verdict(job.program.key, status, reason, candidate.cpu, wall, tests.cpu)
 
 
-def conclude(candidate: dict[str, Any], tests: dict[str, Any], limits: Limits) -> tuple[str, str]:
+def conclude(candidate: Report, tests: Report, limits: Limits) -> tuple[str, str]:
     """Status and reason from the two servers' reports; only the tests' can say `passed`."""
-    if candidate["killed"] == "output" or candidate["written"] > limits.output_bytes:
+    if candidate.killed == "output" or candidate.written > limits.output_bytes:
         return "output_limit", f"more than {limits.output_bytes} bytes of output"
     said = None
-    if tests["exit"] == 0 and not tests["killed"]:
+    if tests.exit == 0 and not tests.killed:
         try:
-            said = codec.decode(tests["said"], PACKET)
+            said = codec.decode(tests.said, PACKET)
         except codec.MalformedError:
             said = None
     match said:
@@ -396,30 +411,30 @@ def conclude(candidate: dict[str, Any], tests: dict[str, Any], limits: Limits) -
             return status, reason
         case ("lost", str(reason)):
             return _how_it_ended(candidate, limits, reason)
-    if tests["killed"] in ("cpu", "wall"):
-        if candidate["killed"] in ("cpu", "wall"):
+    if tests.killed in ("cpu", "wall"):
+        if candidate.killed in ("cpu", "wall"):
             return _how_it_ended(candidate, limits, "")
         return "timeout", "the tests took too long on what the candidate returned"
-    return "crashed", f"the tests' process ended with status {tests['exit']}"
+    return "crashed", f"the tests' process ended with status {tests.exit}"
 
 
-def _how_it_ended(candidate: dict[str, Any], limits: Limits, reason: str) -> tuple[str, str]:
+def _how_it_ended(candidate: Report, limits: Limits, reason: str) -> tuple[str, str]:
     """Status and reason of a candidate that ended without an answer."""
-    if candidate["killed"] in ("cpu", "wall") or candidate["exit"] == -signal.SIGXCPU:
+    if candidate.killed in ("cpu", "wall") or candidate.exit == -signal.SIGXCPU:
         # Which of the two it was depends on the machine's load: the text must not.
         return "timeout", f"over {limits.cpu_seconds:g} s (CPU) or {limits.wall_seconds:g} s (wall)"
-    if candidate["exit"] == -signal.SIGKILL:
+    if candidate.exit == -signal.SIGKILL:
         # An order to stop may also find a process that has ended by itself: then its status stands.
-        if candidate["killed"] == "stop":
+        if candidate.killed == "stop":
             return "crashed", "it closed its channel before it answered"
         return "killed", "by SIGKILL from outside (out of memory?)"
-    if candidate["exit"] < 0:
+    if candidate.exit < 0:
         try:
-            name = signal.Signals(-candidate["exit"]).name
+            name = signal.Signals(-candidate.exit).name
         except ValueError:
-            name = f"signal {-candidate['exit']}"
+            name = f"signal {-candidate.exit}"
         return "crashed", f"by {name}"
-    return "crashed", f"it exited with status {candidate['exit']} before it answered"
+    return "crashed", f"it exited with status {candidate.exit} before it answered"
 
 
 class Pool:
@@ -429,6 +444,10 @@ class Pool:
         workers: programs judged at the same time; each takes about one core.
         limits: what each program may use.
         waive: layers (see `LAYERS`) that may be missing on this machine.
+
+    Attributes:
+        mode: the way it was started (see `modes`).
+        missing: the waived layers that are really missing, with the reasons.
 
     Raises:
         UserError: a layer that is not waived is missing, or an unknown one is waived.
@@ -448,6 +467,7 @@ class Pool:
         self.limits = limits or Limits()
         self.waive = frozenset(waive)
         self.mode = ""
+        self.missing: dict[str, str] = {}
         self._workers: list[_Worker] = []
         self._count = workers
 
@@ -481,7 +501,7 @@ class Pool:
         """Take the first way in which all layers stand but waived ones; keep what it started."""
         problems: dict[str, dict[str, str]] = {}
         for mode in modes():
-            self.mode = mode
+            self.mode, self.missing = mode, {}
             worker = _Worker(self)
             try:
                 worker.prepare()
@@ -505,6 +525,7 @@ class Pool:
         """Refuse a sandbox that lacks a layer which is not waived."""
         if set(server.missing) - self.waive:
             raise MissingLayer(server.missing)
+        self.missing.update(server.missing)
 
     def judge(
         self,
@@ -514,8 +535,9 @@ class Pool:
         """The verdicts, in the programs' order.
 
         A program that timed out (or whose sandbox was killed) is tried once more, with no other
-        program of this pool running, before that is its verdict. `progress` is called with each
-        verdict as it becomes final.
+        program of this pool running, before that is its verdict. As that second run has the whole
+        time, the first has less of it (see `Limits.first_try`): most programs that time out do not
+        end at all. `progress` is called with each verdict as it becomes final.
         """
         programs = list(programs)
         verdicts: dict[int, Verdict] = {}
@@ -532,8 +554,11 @@ class Pool:
             if progress is not None:
                 progress(verdict)
 
-        self._go(programs, range(len(programs)), self._workers, first)
-        self._go(programs, sorted(again), self._workers[:1], final)
+        def second(index: int, verdict: Verdict) -> None:
+            final(index, replace(verdict, retried=True))
+
+        self._go(programs, range(len(programs)), self._workers, self.limits.first_try(), first)
+        self._go(programs, sorted(again), self._workers[:1], self.limits, second)
         return [verdicts[index] for index in range(len(programs))]
 
     def _go(
@@ -541,6 +566,7 @@ class Pool:
         programs: Sequence[Program],
         indices: Iterable[int],
         workers: list[_Worker],
+        limits: Limits,
         done: Callable[[int, Verdict], None],
     ) -> None:
         """Judge the programs of these indices on these workers."""
@@ -552,11 +578,11 @@ class Pool:
                 for worker in workers:
                     while waiting and worker.job is None:
                         index = waiting.popleft()
-                        worker.start(index, programs[index], self.limits)
-                        self._collect(worker, done)
+                        worker.start(index, programs[index], limits)
+                        self._collect(worker, limits, done)
                 self._wait(workers)
                 for worker in workers:
-                    self._collect(worker, done)
+                    self._collect(worker, limits, done)
         except StartError as error:
             raise NoSandboxError(
                 f"the sandbox no longer starts: {error}",
@@ -574,10 +600,12 @@ class Pool:
                     worker.close()
                     worker.job = None
 
-    def _collect(self, worker: _Worker, done: Callable[[int, Verdict], None]) -> None:
+    def _collect(
+        self, worker: _Worker, limits: Limits, done: Callable[[int, Verdict], None]
+    ) -> None:
         if worker.job is not None and worker.finished():
             index = worker.job.index
-            done(index, worker.verdict(self.limits))
+            done(index, worker.verdict(limits))
 
     def _wait(self, workers: list[_Worker]) -> None:
         """Wait for reports and take them; give up sandboxes that are silent for too long."""
@@ -595,7 +623,7 @@ class Pool:
             events = selector.select(max(0.0, first + patience - time.monotonic()) + 0.01)
         for key, _ in events:
             worker, role = key.data
-            if "lost" not in worker.job.reports:
+            if not worker.job.lost:
                 worker.read(role)
         now = time.monotonic()
         for worker in busy:

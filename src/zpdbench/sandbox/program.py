@@ -63,6 +63,14 @@ class Limits:
         """The same limits with another time limit: wall time is five times it, at least 5 s."""
         return replace(self, cpu_seconds=cpu_seconds, wall_seconds=max(5.0, 5.0 * cpu_seconds))
 
+    def first_try(self) -> Limits:
+        """A third of the time, but 1 s (CPU) and 5 s (wall) where that is more: what a program has
+        in the company of others, before the whole time is its own.
+        """
+        cpu = min(self.cpu_seconds, max(1.0, self.cpu_seconds / 3))
+        wall = min(self.wall_seconds, max(5.0, self.wall_seconds / 3))
+        return replace(self, cpu_seconds=cpu, wall_seconds=wall)
+
     def as_message(self) -> dict[str, Any]:
         """The limits as a plain dictionary, as they cross to the sandbox."""
         return {name: getattr(self, name) for name in self.__slots__}
@@ -73,8 +81,9 @@ class Verdict:
     """What became of one program.
 
     `status` is one of `STATUSES`; `reason` says why it is not `passed` (empty if it is).
-    `cpu_seconds` is the candidate process's own CPU time, `wall_seconds` the whole program's time.
-    Times differ from run to run: they belong into `*.timing.*` files only.
+    `cpu_seconds` is the candidate process's own CPU time, `tests_seconds` that of the tests'
+    process, `wall_seconds` the whole program's time. `retried`: it is the second run's, alone.
+    These differ from run to run: they belong into `*.timing.*` files only.
     """
 
     key: str
@@ -82,6 +91,8 @@ class Verdict:
     reason: str
     cpu_seconds: float
     wall_seconds: float
+    tests_seconds: float = 0.0
+    retried: bool = False
 
     @property
     def passed(self) -> bool:

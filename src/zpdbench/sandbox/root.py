@@ -133,6 +133,8 @@ def environment(library_path: str | None) -> dict[str, str]:
         "HOME": TMP,
         "LANG": "C.UTF-8",
         "LC_ALL": "C.UTF-8",
+        # Once, not again in every fork.
+        "LD_BIND_NOW": "1",
         # Each thread's own heap would reserve 64 MB of the address space limit.
         "MALLOC_ARENA_MAX": "1",
         "OMP_NUM_THREADS": "1",

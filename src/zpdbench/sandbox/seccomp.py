@@ -1,7 +1,8 @@
 """Which system calls a sandboxed program may make: a seccomp filter, as bytes.
 
-The filter lists what is allowed; everything else returns EPERM (clone3: ENOSYS, so that the C
-library falls back to clone, whose flags can be looked at). A call by another architecture's
+The server's filter lists what is allowed; everything else returns EPERM (clone3: ENOSYS, so that
+the C library falls back to clone, whose flags can be looked at). A program adds a second one, of
+what is refused to it beyond that. A call by another architecture's
 numbers (32-bit, x32) kills the process. It is written here by hand, so no library is needed, and
 made by the trusted side; the sandbox only installs it.
 
@@ -18,7 +19,7 @@ import errno
 import platform
 import struct
 
-PID_MARK = 0x5A504442  # stands for the program's own process id until `for_process` puts it in
+PID_MARK = 0x5A504442  # stands for the program's own process id, which the program puts in
 
 _PLAIN = """
     read write close fstat lseek mmap mprotect munmap brk rt_sigaction rt_sigprocmask
@@ -149,7 +150,11 @@ def numbers() -> dict[str, int]:
 
 
 def program_filter(threads: bool, contained: bool = True) -> bytes:
-    """The filter of a program's process.
+    """What a program's process adds to the filter of its server, under which it already is.
+
+    The kernel takes the strictest answer of the two, so what the server may not do the program may
+    not either; here stands what is refused beyond that. (A list of all that is allowed would say
+    the same, but the kernel compiles this one for every program, and it is a fifth as long.)
 
     `threads` False refuses threads as well as processes; `contained` False, for a program that can
     name the machine's files, refuses to change any file's mode and times (Landlock has no rule
@@ -163,14 +168,13 @@ def program_filter(threads: bool, contained: bool = True) -> bytes:
         _one_of(call["fcntl"], 1, _FCNTL),
         _one_of(call["ioctl"], 1, _IOCTL, errno.ENOTTY),
         _one_of(call["prctl"], 0, _PRCTL),
-        _one_of(call["socketpair"], 0, (_AF_UNIX,)),
-        _without_address(call["sendto"]),
-        _block(call["clone3"], [_ret(_ERRNO | errno.ENOSYS)]),
     ]
+    refused = {*_SERVER.split(), "tkill"} | (set() if contained else _METADATA)
     if threads:
         checks.append(_clone(call["clone"], thread=True))
-    names = [n for n in _PLAIN.split() if contained or n not in _METADATA]
-    return _assemble(checks, [call[n] for n in names if n in call])
+    else:
+        refused.add("clone")
+    return _assemble(checks, [call[n] for n in refused if n in call], _ERRNO | errno.EPERM, _ALLOW)
 
 
 def server_filter() -> bytes:
@@ -184,24 +188,21 @@ def server_filter() -> bytes:
         _clone(call["clone"], thread=False),
     ]
     names = (*_PLAIN.split(), *_SERVER.split(), *free)
-    return _assemble(checks, [call[n] for n in names if n in call])
+    allowed = [call[n] for n in names if n in call]
+    return _assemble(checks, allowed, _ALLOW, _ERRNO | errno.EPERM)
 
 
-def for_process(template: bytes, pid: int) -> bytes:
-    """The filter with the process's own id where `PID_MARK` stands."""
-    return template.replace(struct.pack("<I", PID_MARK), struct.pack("<I", pid))
-
-
-def _assemble(checks: list[bytes], allowed: list[int]) -> bytes:
+def _assemble(checks: list[bytes], listed: list[int], then: int, otherwise: int) -> bytes:
+    """The checks, then one action for the calls that are listed and one for all others."""
     program = _op(_LOAD, _ARCH)
     program += _op(_JEQ, _ARCHITECTURES[platform.machine()][0], 1, 0) + _ret(_KILL)
     program += _op(_LOAD, _NUMBER)
     # x32 numbers carry bit 30; no real number comes near.
     program += _op(_JGE, 0x40000000, 0, 1) + _ret(_KILL)
     program += b"".join(checks)
-    for low, high in _ranges(allowed):
-        program += _op(_JGE, low, 0, 2) + _op(_JGT, high, 1, 0) + _ret(_ALLOW)
-    return program + _ret(_ERRNO | errno.EPERM)
+    for low, high in _ranges(listed):
+        program += _op(_JGE, low, 0, 2) + _op(_JGT, high, 1, 0) + _ret(then)
+    return program + _ret(otherwise)
 
 
 def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
