@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -88,6 +88,18 @@ def test_the_last_file_is_blamed(mini: str, tmp_path: Path) -> None:
     second.write_text("training:\n  batch_size: 0\n", "utf-8")
     with pytest.raises(UserError, match=rf"{second}:2: training.batch_size"):
         study.load(first, second)
+
+
+def test_waived_layers_are_layers(mini: str, tmp_path: Path) -> None:
+    from zpdbench import sandbox
+
+    assert set(get_args(study.Layer)) == set(sandbox.LAYERS)
+    path = tmp_path / "x.yaml"
+    path.write_text(mini + "sandbox: {waive: [landlock]}\n", "utf-8")
+    assert study.load(path).sandbox.waive == ["landlock"]
+    path.write_text(mini + "sandbox: {waive: [selinux]}\n", "utf-8")
+    with pytest.raises(UserError, match=r"sandbox\.waive"):
+        study.load(path)
 
 
 def test_schema_has_not_drifted(root: Path) -> None:

@@ -134,6 +134,13 @@ VERBS: dict[str, Verb] = {
             _arg("--generations", metavar="JSONL", help="item_id, sample, text a line"),
             _arg("--workers", type=int, default=None, help="programs judged at once"),
             _arg(
+                "--waive",
+                action="append",
+                default=[],
+                metavar="LAYER",
+                help="run programs though this layer of the sandbox is missing (see doctor)",
+            ),
+            _arg(
                 "--allow-missing",
                 action="store_true",
                 help="score what is there where items or samples lack an answer",

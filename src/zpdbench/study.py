@@ -380,10 +380,16 @@ class Generations(Section):
         )
 
 
+Layer = Literal["namespaces", "root", "capabilities", "seccomp", "landlock", "processes"]
+"""The sandbox's layers, as `zpdbench.sandbox.LAYERS` (a test compares them)."""
+
+
 class Sandbox(Section):
     """How model-written programs are run."""
 
-    waive: Annotated[list[str], Field(description="protection layers that may be missing")] = []
+    waive: Annotated[
+        list[Layer], Field(description="protection layers that may be missing (docs/security.md)")
+    ] = []
     seconds: Annotated[float | None, Field(gt=0, description="a program; else calibrated")] = None
 
 

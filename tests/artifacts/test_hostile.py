@@ -360,7 +360,7 @@ def test_a_bundle_cannot_switch_the_sandbox_off(folder: Path) -> None:
     from zpdbench.artifacts.workshop import harmless
 
     value = study.load(folder / layout.STUDY).model_dump(mode="json")
-    value["sandbox"] = {"waive": ["network", "seccomp"], "seconds": 1e6}
+    value["sandbox"] = {"waive": ["namespaces", "seccomp"], "seconds": 1e6}
     assert harmless(study.parse(value)).sandbox == study.Sandbox()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from zpdbench.cli import main
+from zpdbench.scores import programs
 
 Line = tuple[str, int, str]
 QUESTION = {"question": "1+1?", "answer": "one more than 1\n#### 2"}
@@ -182,6 +183,73 @@ def test_a_verdict_is_remembered(
     assert "remembered" not in capsys.readouterr().out
     assert score(*arguments, lines) == first
     assert "2 of 2 verdicts are remembered" in capsys.readouterr().out
+
+
+def test_how_programs_were_judged_stands_beside_the_verdicts(
+    score: Any, data_dir: Path, tmp_path: Path
+) -> None:
+    """Times, the limit and reasons, which are no part of the verdicts' bytes."""
+    arguments = ("humaneval", data_dir / "humaneval" / "example_problem.jsonl")
+    lines = [("test/0", 0, "    return 1"), ("test/0", 1, "    return object()")]
+    score(*arguments, lines)
+    verdicts = (tmp_path / "out.tsv").read_bytes()
+    record = json.loads((tmp_path / "out.timing.json").read_text("utf-8"))
+    first, second = record["programs"]
+    assert (first["item_id"], first["sample"], first["status"]) == ("test/0", 0, "passed")
+    assert second["reason"] == "no plain value: a value of type object"
+    assert record["counts"] == {"failed": 1, "passed": 1}
+    for one in (first, second):
+        assert 0 < one["cpu_seconds"] < one["limit_seconds"] == record["limits_seconds"][0]
+        assert one["wall_seconds"] > 0 and one["tests_seconds"] > 0 and one["retried"] is False
+    assert [s["missing"] for s in record["sandbox"]] == [{}]
+    # Remembered: the same record, and the same bytes of verdicts.
+    score(*arguments, lines)
+    assert json.loads((tmp_path / "out.timing.json").read_text("utf-8")) == record
+    assert (tmp_path / "out.tsv").read_bytes() == verdicts
+
+
+def test_waived_layers_that_are_missing_are_said_and_recorded(
+    score: Any,
+    data_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("zpdbench.sandbox.root.find_bubblewrap", lambda: None)
+    arguments = ("humaneval", data_dir / "humaneval" / "example_problem.jsonl")
+    lines = [("test/0", 0, "    return 1")]
+    for _ in range(2):  # the second time the verdict is remembered
+        score(*arguments, lines, "--waive", "namespaces", "--waive", "root")
+        said = [x for x in capsys.readouterr().out.splitlines() if "waived" in x]
+        assert len(said) == 1
+        assert "bare mode" in said[0] and "namespaces" in said[0] and "root" in said[0]
+        record = json.loads((tmp_path / "out.timing.json").read_text("utf-8"))
+        (sandbox,) = record["sandbox"]
+        assert sandbox["mode"] == "bare"
+        assert set(sandbox["missing"]) >= {"namespaces", "root"}
+    given, out = tmp_path / "given.jsonl", tmp_path / "none.tsv"
+    files = ["--items", str(arguments[1]), "--generations", str(given), "--out", str(out)]
+    assert main(["score", "humaneval", *files, "--waive", "selinux"]) == 2
+    assert "'selinux' is no layer" in capsys.readouterr().err
+
+
+def test_a_verdict_of_another_python_is_not_remembered(
+    score: Any,
+    data_dir: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arguments = ("humaneval", data_dir / "humaneval" / "example_problem.jsonl")
+    lines = [("test/0", 0, "    return 1")]
+    score(*arguments, lines)
+    for name in ("python_version", "python_implementation", "machine"):
+        real = getattr(programs.platform, name)
+        monkeypatch.setattr(programs.platform, name, lambda: "other")
+        assert programs._interpreter().count("other") == 1
+        monkeypatch.setattr(programs.platform, name, real)
+    monkeypatch.setattr(programs, "_interpreter", lambda: ["CPython", "3.99", "vax"])
+    score(*arguments, lines)
+    assert "remembered" not in capsys.readouterr().out
 
 
 def test_missing_answers_may_be_allowed(score: Any, tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,30 @@ def program(doc: Mapping[str, Any], completion: str) -> Program:
     )
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one program, and how: all but `status` is for the timing file.
+
+    Attributes:
+        status, reason: as in `sandbox.Verdict`.
+        cpu_seconds, tests_seconds, wall_seconds: of the candidate's process, of the tests', in all.
+        limit_seconds: the limit on CPU time in force.
+        retried: it timed out at first, and this is the run alone.
+        mode: how the sandbox was started; `bare` is without bubblewrap.
+        missing: the waived layers that were really missing, with the reason.
+    """
+
+    status: str
+    reason: str
+    cpu_seconds: float
+    tests_seconds: float
+    wall_seconds: float
+    limit_seconds: float
+    retried: bool
+    mode: str
+    missing: dict[str, str]
+
+
 def judge(
     programs: Sequence[Program],
     references: Sequence[Program],
@@ -41,8 +66,8 @@ def judge(
     floor: float = FLOOR_SECONDS,
     waive: Sequence[str] = (),
     cache: Path | None = None,
-) -> dict[str, str]:
-    """The status of each program, by key.
+) -> dict[str, Outcome]:
+    """What became of each program, by key.
 
     Args:
         programs: what to run; a key that occurs twice is run once.
@@ -59,32 +84,78 @@ def judge(
     waiting = {program.key: program for program in programs}
     # A program that passed or failed in time does so under any limit; a limit that the user set is
     # part of what was asked.
-    context = _digest([_sandbox_digest(), seconds, floor, sorted(waive)])
-    statuses: dict[str, str] = {}
+    context = _digest([_sandbox_digest(), _interpreter(), seconds, floor, sorted(waive)])
+    outcomes: dict[str, Outcome] = {}
     if cache is not None:
         for key in list(waiting):
-            if (status := _recall(cache, context, key)) is not None:
-                statuses[key] = status
+            if (outcome := _recall(cache, context, key)) is not None:
+                outcomes[key] = outcome
                 del waiting[key]
-        if statuses:
-            print(f"{len(statuses)} of {len(programs)} verdicts are remembered", flush=True)
-    if not waiting:
-        return statuses
-    limit = seconds or _calibrated(references, floor, waive, cache)
-    todo = list(waiting.values())
-    with (
-        Pool(min(workers, len(todo)), _limits(limit), waive) as pool,
-        track("programs", len(todo), "programs") as progress,
-    ):
+        if outcomes:
+            print(f"{len(outcomes)} of {len(programs)} verdicts are remembered", flush=True)
+    if waiting:
+        limit = seconds or _calibrated(references, floor, waive, cache)
+        todo = list(waiting.values())
+        with (
+            Pool(min(workers, len(todo)), _limits(limit), waive) as pool,
+            track("programs", len(todo), "programs") as progress,
+        ):
 
-        def done(verdict: sandbox.Verdict) -> None:
-            statuses[verdict.key] = verdict.status
-            if cache is not None and verdict.status in REMEMBERED:
-                _remember(cache, context, verdict.key, verdict.status)
-            progress.advance()
+            def done(verdict: sandbox.Verdict) -> None:
+                outcome = Outcome(
+                    verdict.status,
+                    verdict.reason,
+                    *(verdict.cpu_seconds, verdict.tests_seconds, verdict.wall_seconds),
+                    limit,
+                    verdict.retried,
+                    pool.mode,
+                    dict(pool.missing),
+                )
+                outcomes[verdict.key] = outcome
+                if cache is not None and verdict.status in REMEMBERED:
+                    _remember(cache, context, verdict.key, outcome)
+                progress.advance()
 
-        pool.judge(todo, done)
-    return statuses
+            pool.judge(todo, done)
+    for line in sorted({_weakness(o) for o in outcomes.values()} - {""}):
+        print(line, flush=True)
+    return outcomes
+
+
+def _weakness(outcome: Outcome) -> str:
+    """One line on what the sandbox lacked; empty if nothing."""
+    if not outcome.missing:
+        return ""
+    lacked = "; ".join(f"{layer} ({why})" for layer, why in sorted(outcome.missing.items()))
+    bare = " (bare mode: without bubblewrap)" if outcome.mode == "bare" else ""
+    return f"the sandbox lacked layers that are waived{bare}: {lacked}"
+
+
+def write_record(
+    path: Path, where: Sequence[Mapping[str, Any]], outcomes: Sequence[Outcome]
+) -> None:
+    """Write beside scores how their programs were judged: `.timing.json`, no part of any digest.
+
+    Args:
+        path: the scores' file.
+        where: what names each program there (item_id, sample, ...).
+        outcomes: what became of it, in the same order.
+    """
+    counts = Counter(o.status for o in outcomes)
+    record = {
+        "limits_seconds": sorted({o.limit_seconds for o in outcomes}),
+        "sandbox": [
+            {"mode": mode, "missing": dict(missing)}
+            for mode, missing in sorted({(o.mode, tuple(o.missing.items())) for o in outcomes})
+        ],
+        "counts": dict(sorted(counts.items())),
+        "retried": sum(o.retried for o in outcomes),
+        "programs": [
+            {**place, **{k: v for k, v in asdict(o).items() if k not in ("mode", "missing")}}
+            for place, o in zip(where, outcomes, strict=True)
+        ],
+    }
+    files.write_text(path.with_suffix(".timing.json"), json.dumps(record, indent=1) + "\n")
 
 
 def _calibrated(
@@ -92,7 +163,7 @@ def _calibrated(
 ) -> float:
     """The time limit of this machine, measured once and remembered beside the verdicts."""
     keys = [r.key for r in references]
-    machine = [platform.node(), platform.processor(), os.cpu_count(), floor]
+    machine = [platform.node(), platform.processor(), os.cpu_count(), floor, *_interpreter()]
     name = f"limit-{_digest([keys, machine, _sandbox_digest(), sorted(waive)])}.timing.json"
     path = None if cache is None else cache / name
     if path is not None:
@@ -127,6 +198,11 @@ def workers_here() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _interpreter() -> list[str]:
+    """What runs the programs: a verdict may depend on Python's version and kind."""
+    return [platform.python_implementation(), platform.python_version(), platform.machine()]
+
+
 @lru_cache
 def _sandbox_digest() -> str:
     folder = Path(sandbox.__file__).parent
@@ -137,13 +213,13 @@ def _path(cache: Path, context: str, key: str) -> Path:
     return cache / context[:16] / key[:2] / f"{key}.json"
 
 
-def _recall(cache: Path, context: str, key: str) -> str | None:
+def _recall(cache: Path, context: str, key: str) -> Outcome | None:
     try:
-        value: Mapping[str, str] = json.loads(_path(cache, context, key).read_text("utf-8"))
-        return value["status"] if value["status"] in REMEMBERED else None
-    except (OSError, ValueError, KeyError, TypeError):
+        value = Outcome(**json.loads(_path(cache, context, key).read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
         return None
+    return value if value.status in REMEMBERED else None
 
 
-def _remember(cache: Path, context: str, key: str, status: str) -> None:
-    files.write_text(_path(cache, context, key), json.dumps({"status": status}) + "\n")
+def _remember(cache: Path, context: str, key: str, outcome: Outcome) -> None:
+    files.write_text(_path(cache, context, key), json.dumps(asdict(outcome)) + "\n")

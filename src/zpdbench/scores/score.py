@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,8 @@ def main(args: argparse.Namespace) -> None:
         given,
         workers=getattr(args, "workers", None) or programs.workers_here(),
         cache=programs.cache_folder(),
+        waive=getattr(args, "waive", None) or (),
+        record=Path(args.out),
     )
     flexible = all(v.correct_flexible is not None for v in verdicts)
     files.write_tsv(
@@ -134,10 +136,16 @@ def judge(
     *,
     workers: int,
     cache: Path | None,
+    waive: Sequence[str] = (),
+    record: Path | None = None,
 ) -> list[Verdict]:
-    """A verdict an answer, in the same order."""
+    """A verdict an answer, in the same order; how programs were judged goes beside `record`."""
     if definition.answer == "program":
-        return _judge_programs(questions, given, workers, cache)
+        outcomes = _judge_programs(questions, given, workers, cache, waive)
+        if record is not None:
+            where = [{"item_id": a.item_id, "sample": a.sample} for a in given]
+            programs.write_record(record, where, outcomes)
+        return [Verdict(float(o.status == "passed"), o.status, "") for o in outcomes]
     verdicts = []
     for answer in given:
         question = questions[answer.item_id]
@@ -152,14 +160,23 @@ def judge(
 
 
 def _judge_programs(
-    questions: dict[str, Question], given: list[Answer], workers: int, cache: Path | None
-) -> list[Verdict]:
+    questions: dict[str, Question],
+    given: list[Answer],
+    workers: int,
+    cache: Path | None,
+    waive: Sequence[str],
+) -> list[programs.Outcome]:
     to_run = [programs.program(questions[a.item_id].doc, a.text) for a in given]
     references = [programs.program(q.doc, q.doc["canonical_solution"]) for q in questions.values()]
-    statuses = programs.judge(
-        to_run, references, workers=workers, floor=programs.AUTHORS_SECONDS, cache=cache
+    outcomes = programs.judge(
+        to_run,
+        references,
+        workers=workers,
+        floor=programs.AUTHORS_SECONDS,
+        waive=waive,
+        cache=cache,
     )
-    return [Verdict(float(statuses[p.key] == "passed"), statuses[p.key], "") for p in to_run]
+    return [outcomes[p.key] for p in to_run]
 
 
 def summary(benchmark: str, given: list[Answer], verdicts: list[Verdict]) -> str:

@@ -73,6 +73,7 @@ def main(args: argparse.Namespace) -> None:
         workers=getattr(args, "workers", None) or 1,
         sandbox=study.sandbox,
         cache=programs.cache_folder(),
+        record=Path(args.out),
     )
     parts = []
     for step in sorted({*steps, *steps_of(study, run)}):
@@ -252,21 +253,32 @@ def judge_programs(
     workers: int,
     sandbox: studies.Sandbox,
     cache: Path | None,
+    record: Path | None = None,
 ) -> dict[str, str]:
     """The status of every program among the answers, by its key.
+
+    How they were judged goes beside `record`, the file of the scores.
 
     Raises:
         NoSandboxError: there are programs, and nothing here to run them in.
     """
-    keys = ((row, (row["benchmark"], row["item_id"])) for row in given)
-    return programs.judge(
-        [programs.program(docs[key], row["text"]) for row, key in keys if key in docs],
+    columns = ("step", "benchmark", "item_id", "sample")
+    where, asked = [], []
+    for row in sorted(given, key=lambda r: tuple(r[c] for c in columns)):
+        if (key := (row["benchmark"], row["item_id"])) in docs:
+            where.append({c: row[c] for c in columns})
+            asked.append(programs.program(docs[key], row["text"]))
+    outcomes = programs.judge(
+        asked,
         [programs.program(doc, doc["canonical_solution"]) for doc in docs.values()],
         workers=workers,
         seconds=sandbox.seconds,
         waive=sandbox.waive,
         cache=cache,
     )
+    if record is not None and asked:
+        programs.write_record(record, where, [outcomes[p.key] for p in asked])
+    return {key: outcome.status for key, outcome in outcomes.items()}
 
 
 def verdicts(
