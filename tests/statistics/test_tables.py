@@ -282,6 +282,40 @@ def test_macro_f1_under_unit_weights_is_the_score(study: Path) -> None:
     assert got == pytest.approx(scores["value"].to_numpy(), rel=1e-12)
 
 
+def test_pass_at_k_beside_pass_at_1() -> None:
+    """By the published estimator, also where items have different numbers of samples."""
+    from fractions import Fraction
+    from math import comb
+
+    from zpdbench.statistics import metrics
+
+    counts = {"a": (5, 2), "b": (5, 0), "c": (7, 7), "d": (6, 1)}
+    rows = [
+        ("m", condition, 1, 10, benchmark, "", item, sample, float(sample < c), "passed")
+        for condition in ("zpd", "random")
+        for benchmark in ("humaneval", "gsm8k")
+        for item, (n, c) in counts.items()
+        for sample in range(n)
+    ]
+    names = (*metrics.POINT, "task", "item_id", "sample", "correct", "status")
+    table = pl.DataFrame(rows, schema=list(names), orient="row")
+    scores = metrics.task_scores(table)
+    got = {
+        (c, m): v
+        for c, m, v in scores.filter(pl.col("metric").str.starts_with("pass@"))
+        .select("condition", "metric", "value")
+        .iter_rows()
+    }
+    assert set(got) == {(c, f"pass@{k}") for c in ("zpd", "random") for k in (1, 2, 5)}
+    for (_, metric), value in got.items():
+        k = int(metric.removeprefix("pass@"))
+        exact = sum(1 - Fraction(comb(n - c, k), comb(n, k)) for n, c in counts.values()) / 4
+        assert value == pytest.approx(float(exact), rel=1e-12)
+    assert set(scores.filter(benchmark="gsm8k")["metric"]) == {"exact_match_strict"}
+    single = metrics.task_scores(table.filter(sample=0))
+    assert not single["metric"].str.contains("pass@[2-9]").any()
+
+
 def test_ladder_needs_three_models(study: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="3 models"):
         run(ladder, study)

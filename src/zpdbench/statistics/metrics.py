@@ -8,6 +8,9 @@ A benchmark that is none of these is scored by the mean over items.
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import polars as pl
 
 from zpdbench.benchmarks import definition
@@ -16,6 +19,9 @@ from zpdbench.statistics.tables import is_macro_f1
 
 RUN = ("model", "condition", "seed")
 POINT = (*RUN, "step", "benchmark")
+
+PASS_AT = (2, 5, 10, 20, 50, 100)
+"""The k of pass@k beside pass@1, as far as there are samples."""
 
 _METRIC = {"humaneval": "pass@1", "gsm8k": "exact_match_strict"}
 
@@ -133,8 +139,8 @@ def task_scores(table: pl.DataFrame) -> pl.DataFrame:
     Returns:
         model condition seed step benchmark task metric value n_items, sorted. The benchmark's
         primary metric comes first; then accuracy beside macro-F1, flexible beside strict
-        extraction, tasks, groups of tasks (mmlu_stem), acc_norm, and the count of each status but
-        `ok` and `passed`.
+        extraction, pass@k of programs with several samples, tasks, groups of tasks (mmlu_stem),
+        acc_norm, and the count of each status but `ok` and `passed`.
     """
     columns = [*POINT, "task", "metric", "value", "n_items"]
     text = [pl.col(c).cast(pl.String) for c in ("model", "condition", "seed", "benchmark")]
@@ -180,6 +186,9 @@ def task_scores(table: pl.DataFrame) -> pl.DataFrame:
             )
     if not has_tasks.is_empty():
         parts += [p.with_columns(*text).select(columns) for p in _beside(has_tasks)]
+    several = _pass_at_k(table)
+    if not several.is_empty():
+        parts.append(several.select(columns))
     if "status" in table.columns:
         odd = table.filter(
             pl.col("status").is_not_null() & ~pl.col("status").is_in(["ok", "passed"])
@@ -225,6 +234,43 @@ def _beside(table: pl.DataFrame) -> list[pl.DataFrame]:
                 )
             )
     return parts
+
+
+def _pass_at_k(table: pl.DataFrame) -> pl.DataFrame:
+    """pass@k, k from `PASS_AT`, of the program benchmarks: the mean over items of the estimator.
+
+    An item's own number of samples goes into its estimate; a k is given where every item of the
+    point has that many.
+    """
+    from zpdbench.sandbox.passk import pass_at_k
+
+    names = [
+        n
+        for n in table["benchmark"].cast(pl.String).unique().to_list()
+        if primary_metric(n) == "pass@1"
+    ]
+    counts = (
+        table.filter(pl.col("benchmark").cast(pl.String).is_in(names))
+        .with_columns(pl.col(c).cast(pl.String) for c in ("model", "condition", "benchmark"))
+        .group_by(*POINT, "task", "item_id")
+        .agg(pl.len().alias("n"), (pl.col("correct") > 0.5).sum().alias("c"))
+        .group_by(*POINT, "n", "c")
+        .agg(pl.len().cast(pl.Int64).alias("items"))
+        .sort(*POINT, "n", "c")
+    )
+    points: dict[tuple[Any, ...], list[tuple[int, int, int]]] = {}
+    for *point, n, c, items in counts.iter_rows():
+        points.setdefault(tuple(point), []).append((n, c, items))
+    rows = []
+    for key, groups in points.items():
+        n_items = sum(items for _, _, items in groups)
+        for k in (k for k in PASS_AT if k <= min(n for n, _, _ in groups)):
+            value = math.fsum(items * pass_at_k(n, c, k) for n, c, items in groups) / n_items
+            rows.append((*key, "all", f"pass@{k}", value, n_items))
+    schema = {c: counts.schema[c] for c in POINT} | {"task": pl.String, "metric": pl.String}
+    return pl.DataFrame(
+        rows, schema=schema | {"value": pl.Float64, "n_items": pl.Int64}, orient="row"
+    ).with_columns(pl.col("seed").cast(pl.String))
 
 
 def _by_size(tasks: pl.DataFrame) -> pl.DataFrame:
