@@ -14,7 +14,8 @@ from zpdbench.sandbox import Program
 
 PROMPT = 'def f(x):\n    """Return what the tests ask for."""\n'
 SECRET = 8273645918273645
-ESCAPE_TEST = "def check(candidate):\n    assert candidate(0) == 'escaped'\n"
+ESCAPE_TEST = "def check(candidate):\n    out = candidate(0)\n    assert out == 'escaped', out\n"
+HELD = "AssertionError: held"  # the reason then: it has tried everything, to the end
 FAKE_TEST = f"def check(candidate):\n    assert candidate(41) == {SECRET}, 'wrong'\n"
 ANY = ("failed", "timeout", "memory", "crashed", "killed", "output_limit")
 
@@ -187,13 +188,36 @@ escape(
     """
     import os
     def f(x):
-        if os.fork() == 0:
+        worked = []
+        def session():
             os.setsid()
+            worked.append('setsid')
+        def group():
+            os.setpgid(0, 0)
+            worked.append('setpgid')
+        def child():
             if os.fork() == 0:
+                try:
+                    os.setsid()
+                finally:
+                    if os.fork() == 0:
+                        while True:
+                            pass
+                    os._exit(0)
+            worked.append('fork')
+        def terminal():
+            import pty
+            if pty.fork()[0] == 0:
+                os.fork()
                 while True:
                     pass
-            os._exit(0)
-        return 'escaped'
+            worked.append('pty')
+        for attempt in (child, session, group, terminal, child):
+            try:
+                attempt()
+            except OSError:
+                pass
+        return 'escaped' if worked else 'held'
     """,
 )
 escape(
@@ -314,9 +338,12 @@ escape(
     "one file without end",
     """
     def f(x):
-        with open('/tmp/big', 'wb') as handle:
-            for _ in range(1 << 12):
-                handle.write(bytes(1 << 20))
+        try:
+            with open('/tmp/big', 'wb') as handle:
+                for _ in range(1 << 12):
+                    handle.write(bytes(1 << 20))
+        except OSError:
+            return 'held'
         return 'escaped'
     """,
 )
