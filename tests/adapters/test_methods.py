@@ -275,7 +275,7 @@ def test_two_processes_are_one(
 ) -> None:
     settings: dict[str, Any] = {"method": method, "micro_batch": 1}
     alone = train("zpd", out="alone", **settings)
-    subprocess.run(command("zpd", out="two", processes=2, **settings), check=True, timeout=240)
+    subprocess.run(command("zpd", out="two", processes=2, **settings), check=True, timeout=900)
     two = tmp_path / "two"
     assert losses(two) == pytest.approx(losses(alone), abs=1e-4)
     same = ["step", "examples", "tokens", "targets", "flops"]
@@ -303,10 +303,10 @@ def test_two_processes_stop_and_go_on_together(
 ) -> None:
     settings: dict[str, Any] = {"method": method, "processes": 2, "steps": 120}
     settings["evaluate_every"] = 20
-    subprocess.run(command(out="undisturbed", **settings), check=True, timeout=240)
+    subprocess.run(command(out="undisturbed", **settings), check=True, timeout=900)
     shutil.rmtree(tmp_path / "cache/training", ignore_errors=True)
     process = subprocess.Popen(command(**settings), stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 900
     while not list((tmp_path / "cache/training").glob("*/state.safetensors")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
@@ -314,7 +314,7 @@ def test_two_processes_stop_and_go_on_together(
     process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
     assert not (tmp_path / "out").exists()
-    subprocess.run(command(**settings), check=True, timeout=240)
+    subprocess.run(command(**settings), check=True, timeout=900)
     assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
     timing = json.loads((tmp_path / "out/train.timing.json").read_text())
     assert timing["resumed"] == 1
@@ -325,7 +325,7 @@ def test_what_is_wrong_is_said_once(
 ) -> None:
     made = command("random", processes=2)
     made[made.index("--corpus") + 1] = str(tmp_path / "none.parquet")
-    result = subprocess.run(made, capture_output=True, text=True, timeout=240)
+    result = subprocess.run(made, capture_output=True, text=True, timeout=900)
     assert result.returncode == 2
     assert result.stderr.count("no readable Parquet file") == 1
     assert "Traceback" not in result.stderr
@@ -338,6 +338,26 @@ def test_processes_that_do_not_fit() -> None:
         parallel.started(2, {"WORLD_SIZE": "4"})
     assert parallel.started(2, {"WORLD_SIZE": "2"})
     assert not parallel.started(2, {}) and not parallel.started(1, {"WORLD_SIZE": "4"})
+
+
+def test_a_killed_launcher_leaves_no_process(
+    command: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    settings = {"processes": 2, "steps": 100_000, "evaluate_every": 100_000}
+    process = subprocess.Popen(command(**settings), stderr=subprocess.PIPE)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    deadline = time.monotonic() + 900
+    while len(found := children.read_text().split()) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    # Once the interpreter is up; before, nothing could tell.
+    time.sleep(5)
+    process.kill()
+    process.communicate()
+    while any(Path(f"/proc/{pid}").exists() for pid in found):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_process_that_dies_takes_the_run_with_it(

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 MEETING = "ZPDBENCH_MEETING"
 """The file by which processes on one machine find each other: no port, so none that is taken."""
+_LAUNCHER = "ZPDBENCH_LAUNCHER"
+"""The process that started this one: killed, it takes its children with it."""
 GRACE_SECONDS = 30.0
 """What the others have left to end by themselves once one process has failed."""
 
@@ -171,6 +174,7 @@ def launch(processes: int, arguments: Mapping[str, Any], wants_gpu: bool = False
                     "LOCAL_WORLD_SIZE": str(processes),
                     "MASTER_ADDR": "127.0.0.1",
                     MEETING: f"{folder}/meeting",
+                    _LAUNCHER: str(os.getpid()),
                 }
                 if sys.platform.startswith("linux"):
                     # All are on this machine: not by way of whatever its name resolves to.
@@ -215,9 +219,17 @@ def _wait(children: Sequence[subprocess.Popen[bytes]]) -> tuple[list[int], int |
         time.sleep(0.05)
 
 
+def _watch(launcher: int) -> None:
+    """End this process once its launcher is gone: nobody would wait for what it writes."""
+    while os.getppid() == launcher:
+        time.sleep(1.0)
+    os._exit(1)
+
+
 def _child(arguments: str) -> int:
     from argparse import Namespace
 
+    threading.Thread(target=_watch, args=(int(os.environ[_LAUNCHER]),), daemon=True).start()
     from zpdbench.adapters import train_adapter
 
     try:
