@@ -22,7 +22,7 @@ from zpdbench.adapters.parallel import Group
 FORMAT = 2
 """Raised when the state's content changes; part of the key."""
 
-_ARITHMETIC = ("batches", "decoder", "loop", "lora", "loss", "optimiser")
+_ARITHMETIC = ("batches", "decoder", "learner", "loop", "lora", "loss", "optimiser", "products")
 
 
 def arithmetic() -> str:
