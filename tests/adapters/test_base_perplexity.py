@@ -10,11 +10,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from tests.adapters import material
 from tests.adapters.test_train_adapter import BATCH, STEPS, configuration, realised
 from zpdbench import files, study
-from zpdbench.adapters import batches, decoder, encoding, train_adapter
+from zpdbench.adapters import (
+    base_perplexity,
+    batches,
+    decoder,
+    encoding,
+    parallel,
+    train_adapter,
+)
 from zpdbench.adapters.learner import ModelLearner
 from zpdbench.adapters.loss import cross_entropy
 
@@ -105,10 +113,6 @@ def test_training_depends_on_it_and_the_corpus_does_not() -> None:
 
 
 def test_a_damaged_cache_costs_time_only(tmp_path: Path) -> None:
-    import torch
-
-    from zpdbench.adapters import base_perplexity, parallel
-
     checkpoint = material.checkpoint(tmp_path / "m")
     frame = material.examples(12)
     tokens = encoding.Encoder(checkpoint).encode(
@@ -127,3 +131,26 @@ def test_a_damaged_cache_costs_time_only(tmp_path: Path) -> None:
     (kept,) = (tmp_path / "difficulty").iterdir()
     kept.write_bytes(kept.read_bytes()[:90])
     assert np.array_equal(base_perplexity.losses(*arguments), first)
+
+
+def test_processes_that_share_a_run_look_into_the_cache_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second process does as the first found, whatever it would find itself."""
+    checkpoint = material.checkpoint(tmp_path / "m")
+    frame = material.examples(12)
+    tokens = encoding.Encoder(checkpoint).encode(
+        frame["prompt"].to_list(), frame["response"].to_list(), 128
+    )
+    rows = np.arange(12)
+
+    def losses(group: parallel.Group, cache: Path) -> np.ndarray:
+        return base_perplexity.losses(
+            checkpoint, tokens, rows, ["key"], cache, torch.float32, group
+        )
+
+    expected = losses(parallel.Group(), tmp_path / "first")
+    second = parallel.Group(rank=1, size=2)
+    monkeypatch.setattr(parallel.Group, "first", lambda self, value: expected)
+    assert np.array_equal(losses(second, tmp_path / "empty"), expected)
+    assert not (tmp_path / "empty").exists()

@@ -48,20 +48,27 @@ def losses(
     path = (
         cache / "difficulty" / f"{files.digest([FORMAT, torch.__version__, str(dtype), *key])}.npy"
     )
-    try:
-        kept = np.load(path, allow_pickle=False)
-        if kept.shape == rows.shape:
-            return kept
-    except (OSError, ValueError):
-        pass
+    # One process looks for all: were one to score and another not, the first would wait for ever.
+    kept = group.first(_kept(path, rows) if group.leads else None)
+    if kept is not None:
+        return kept
     from zpdbench.adapters import decoder
     from zpdbench.adapters.learner import ModelLearner
 
     network = decoder.load(checkpoint, dtype, group.device)
     found = ModelLearner(network, tokens, rows[:1], group=group).score(rows).loss
-    with files.atomic_path(path) as temporary, temporary.open("wb") as handle:
-        np.save(handle, found)
+    if group.leads:
+        with files.atomic_path(path) as temporary, temporary.open("wb") as handle:
+            np.save(handle, found)
     return found
+
+
+def _kept(path: Path, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
+    try:
+        kept = np.load(path, allow_pickle=False)
+    except (OSError, ValueError):
+        return None
+    return kept if kept.shape == rows.shape else None
 
 
 def normalised(loss: NDArray[np.float64], languages: list[str]) -> NDArray[np.float64]:
