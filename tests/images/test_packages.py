@@ -222,3 +222,12 @@ def test_a_record_names_the_wheel_it_ran_from(
     (tmp_path / "WHEEL.sha256").write_text("abc  zpdbench-0.1.0-py3-none-any.whl\n")
     monkeypatch.setattr(records, "__file__", str(tmp_path / "zpdbench/records.py"))
     assert records.machine()["wheel"] == "abc"
+
+
+def test_apt_is_told_absolute_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rule names its output relative to the working directory; apt would look below /etc/apt."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.sources").write_text("Types: deb\n")
+    apt = debian.Apt(Path("images/apt"), Path("own.sources"))
+    folders = [o.split("=", 1)[1] for o in apt._options if o.startswith("Dir::")]
+    assert folders and all(Path(folder).is_absolute() for folder in folders)

@@ -22,7 +22,8 @@ class Apt:
     """
 
     def __init__(self, folder: Path, sources: Path | None = None) -> None:
-        self.folder = folder
+        # Absolute: apt takes a relative one for one below /etc/apt, and no more than warns of it.
+        self.folder = folder = folder.resolve()
         given = os.environ.get("ZPDBENCH_APT_SOURCES")
         self.sources = sources or (Path(given) if given else machine_sources())
         for name in ("lists/partial", "cache/archives/partial", "parts"):
@@ -63,8 +64,12 @@ class Apt:
         )
 
     def update(self) -> None:
-        """Fetch the lists of packages."""
-        self.run("update")
+        """Fetch the lists of packages.
+
+        Raises:
+            UserError: one of them cannot be had; apt alone would go on with those that it has.
+        """
+        self.run(*self._set("APT::Update::Error-Mode", "any"), "update")
 
 
 def machine_sources() -> Path:
