@@ -18,7 +18,7 @@ SCORES ?= results/scores.tsv
 CONFIG ?= config/mini.yaml
 OUT ?= h3a.tsv
 
-.PHONY: docs images test-images test-containers test-slurm test-all docker-h3a help venv h3a test test-fast check format lock schema
+.PHONY: browser docs images test-images test-containers test-slurm test-all docker-h3a help venv h3a test test-fast check format lock schema
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,6 +57,10 @@ format: venv ## put code and rules into shape
 # Left to test-all: what needs a cluster, images, a server or an environment of its own.
 APART := tests/workflow/test_slurm.py tests/workflow/test_apptainer.py tests/sandbox/test_apptainer.py \
   tests/engines/test_openai.py tests/e2e/test_r4_miniature.py tests/e2e/test_review.py tests/artifacts/test_tampering.py
+
+browser: venv ## Chromium for the report's tests, where there is none: Debian's, else playwright's
+	command -v chromium >/dev/null || { test "$$(id -u)" = 0 && apt-get install -y --no-install-recommends chromium; } \
+	  || $(BIN)/playwright install chromium
 
 test: venv ## all tests but those of images, Slurm, servers and fresh environments, fast ones first
 	$(BIN)/python -m pytest -m "not full" -q $(APART:%=--ignore=%)

@@ -139,6 +139,12 @@ def _hypothesis_warnings(study: Study) -> Iterator[str]:
 
     for row in power_table.plan(h3a, len(study.seeds)):
         if row["is_planned"] and row["power"] < 0.8:
+            if row["seeds_for_80"] is None:
+                yield (
+                    f"the claimed difference {row['claimed_difference']:.2g} of two d is none in "
+                    "the stated direction: no number of seeds would show it"
+                )
+                continue
             yield (
                 f"{row['n_seeds']} seeds: power {row['power']:.2f} for the claimed difference "
                 f"{row['claimed_difference']:.2g} of two d, smallest difference found with 0.80 is "
@@ -335,25 +341,25 @@ def _duration(seconds: float) -> str:
 def _power(study: Study, console: Console, pilot: str | None) -> None:
     from zpdbench.statistics import power_table
 
+    resolved = study.resolved_hypotheses
+    digest = resolved.digest()
+    registered = resolved.registered
+    state = "not registered" if not registered else "registered"
+    if registered and not digest.startswith(registered):
+        state = f"another digest is registered ({registered}): results will be exploratory"
+    console.print(f"digest of the hypotheses: {digest[:16]} ({state})")
     h3a = study.hypotheses.h3a
     if h3a is None:
         if pilot:
             raise UserError("no hypotheses.h3a to plan for", where=pilot, fix="state it first")
         return
-    if h3a.claimed.d is None:
-        # Without a claim there is no power, but there is a smallest effect.
-        sd = math.sqrt(2.0)
-        nan = math.nan
-        rows = power_table.rows_for(nan, sd, sd, len(study.seeds), alpha=h3a.alpha)
-        _power_table(rows, "difference of two d", console)
-    else:
-        _power_table(power_table.plan(h3a, len(study.seeds)), "d", console)
+    _power_table(power_table.plan(h3a, len(study.seeds)), "difference of two d", console)
     if pilot:
         named = h3a.benchmarks or list(study.benchmarks)
         rows = power_table.of_pilot(pilot, h3a, named, len(study.seeds))
         mean = [r for r in rows if r["benchmark"] == "mean"]
         console.print(f"after the pilot, {mean[0]['note']}, mean over the benchmarks:")
-        _power_table(mean, "points", console)
+        _power_table(mean, "difference in points", console)
 
 
 def _power_table(rows: list[dict[str, Any]], unit: str, console: Console) -> None:
@@ -361,15 +367,18 @@ def _power_table(rows: list[dict[str, Any]], unit: str, console: Console) -> Non
 
     if not rows:
         return
-    needed = rows[0]["seeds_for_80"]
+    needed, claimed = rows[0]["seeds_for_80"], rows[0]["claimed_difference"]
     table = Table("seeds", "power for the claim", f"smallest {unit} found (0.80)", box=None)
     for row in rows:
         mark = " (planned)" if row["is_planned"] else ""
-        power = "no claim" if math.isnan(row["power"]) else f"{row['power']:.2f}"
+        power = f"{row['power']:.2f}" if math.isfinite(row["power"]) else "no claim"
         table.add_row(f"{row['n_seeds']}{mark}", power, f"{row['mde_80']:.2f}")
     console.print(table)
-    if needed is not None and math.isfinite(needed):
+    if needed is not None:
         console.print(f"80 % power for the claim needs {needed:,.0f} seeds")
+    elif math.isfinite(claimed):
+        why = "it is none in the stated direction" if claimed <= 0 else "the spread is too wide"
+        console.print(f"no number of seeds gives 80 % power for the claim: {why}")
 
 
 def _print(plan: Plan, study: Study, args: argparse.Namespace) -> None:

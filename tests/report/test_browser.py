@@ -1,6 +1,7 @@
 """The report in a real browser: nothing of it runs that a model wrote, nothing asks the network.
 
-Needs Chromium (Debian's package, or playwright's own: `playwright install chromium`).
+Needs Chromium: `make browser` (Debian's package, or playwright's own). Without it the tests are
+skipped on a desk, and fail where CI is set: a check that never runs checks nothing.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -34,7 +36,10 @@ def browser() -> Iterator[Any]:
         own = playwright.chromium.executable_path
         found = shutil.which("chromium") or (own if Path(own).exists() else None)
         if found is None:
-            pytest.skip("no Chromium: apt-get install chromium, or playwright install chromium")
+            missing = "no Chromium: make browser"
+            if os.environ.get("CI"):
+                pytest.fail(missing)
+            pytest.skip(missing)
         opened = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield opened
         opened.close()
@@ -212,24 +217,46 @@ def test_explorer_is_quick_with_50_000_pairs(browser: Any, lock: Path, tmp_path:
             ("an answer of some length " + (place % 9973).cast(pl.String)).alias(f"{side}_text"),
         )
     assert count == explorer.MAX_PAIRS
-    found = explorer.pack(table, [], {})
+    items = [
+        {
+            "benchmark": "mmlu", "task": f"subject{t}", "item_id": str(i), "gold": "A",
+            "prompt": f"Question {i} of subject {t}: which of these is right? " * 6,
+            "choices": ["one", "two", "three", "four"],
+        }
+        for t, i in table.select(pl.col("task").str.strip_prefix("subject"), "item_id")
+        .unique().sort("task", "item_id").iter_rows()
+    ]  # fmt: skip
+    found = explorer.pack(table, items, {"mmlu": "en"})
     assert found.pairs == count
     out = tmp_path / "report.html"
     tables = results.read([study.load(lock).paths.table("h3a")])
     out.write_text(report.render(study.load(lock), tables, explored=found), "utf-8")
     opened = Visit(browser, out)
-    took = []
-    for fill in (
-        lambda: opened.page.select_option("#f-outcome", label="all"),
-        lambda: opened.page.select_option("#f-model", label="large"),
-        lambda: opened.page.select_option("#f-task", label="subject7"),
-        lambda: opened.page.fill("#f-text", "length 99"),
-        lambda: opened.page.fill("#f-text", ""),
-    ):
-        fill()
-        took.append(float(opened.run("document.getElementById('x').dataset.milliseconds")))
-    # The middle one: this machine may be busy with other tests.
-    assert sorted(took)[2] < SHOWN_MS, took
+    page = opened.page
+    actions = {
+        "outcome": lambda: page.select_option("#f-outcome", label="all"),
+        "model": lambda: page.select_option("#f-model", label="large"),
+        "task": lambda: page.select_option("#f-task", label="subject7"),
+        "text": lambda: page.fill("#f-text", "length 99"),
+        "prompt": lambda: page.fill("#f-text", "which of these is right"),
+        "all of it": lambda: page.fill("#f-text", ""),
+    }
+    took: dict[str, list[float]] = {name: [] for name in actions}
+    for _ in range(3):
+        for box in ("outcome", "model", "task"):
+            page.select_option(f"#f-{box}", index=0)
+        page.fill("#f-text", "")
+        for name, act in actions.items():
+            act()
+            took[name].append(
+                float(opened.run("document.getElementById('x').dataset.milliseconds"))
+            )
+    # The best of three: this machine may be busy with other tests.
+    assert max(min(times) for times in took.values()) < SHOWN_MS, took
+    # The question itself is there, and not only its number.
+    page.select_option("#f-outcome", label="all")
+    page.locator("#list tbody tr").first.click()
+    assert "which of these is right?" in page.inner_text("#detail")
     opened.close()
 
 

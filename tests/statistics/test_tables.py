@@ -191,6 +191,9 @@ def test_h3b_and_r1(study: Path) -> None:
     ]
     rows = run(r1, study)
     assert rows[2]["model"] == "big - tiny" and "primary" in rows[2]["note"]
+    assert rows[2]["p_holm"] == "NA"
+    for r in rows[:2]:
+        assert float(r["p_holm"]) >= float(r["p_value"])
     difference = float(rows[1]["estimate"]) - float(rows[0]["estimate"])
     assert float(rows[2]["estimate"]) == pytest.approx(difference)
 
@@ -199,12 +202,20 @@ def test_ablations_are_compared_with_the_full_condition(study: Path) -> None:
     rows = run(ablations, study)
     assert {r["contrast"] for r in rows} == {"zpd_fixed - zpd"}
     assert len(rows) == 2 * 5 * 2
+    # One ablation: Holm is over the four benchmarks; the mean is a family of its own.
+    part = [r for r in rows if (r["model"], r["scale"]) == ("tiny", "pp")]
+    p = [float(r["p_value"]) for r in part]
+    assert float(part[-1]["p_holm"]) == pytest.approx(p[-1])
+    assert min(float(r["p_holm"]) for r in part[:-1]) == pytest.approx(min(1, 4 * min(p[:-1])))
 
 
 def test_efficiency_and_expected(study: Path) -> None:
     rows = run(efficiency, study)
     steps = [r for r in rows if r["unit"] == "steps"]
     assert len(steps) == 2 * 5 and all(float(r["ratio"]) > 0 for r in steps)
+    # The smallest saving that four studies of five find: a ratio below 1.
+    assert all(0 < float(r["mde_80"]) < 1 for r in steps if r["low"] != "NA")
+    assert any(r["mde_80"] != "NA" for r in steps)
     assert all("no flops recorded" in r["note"] for r in rows if r["unit"] == "flops")
     (study / "efficiency.tsv").write_bytes((study / "out.tsv").read_bytes())
     rows = run(expected, study, efficiency=study / "efficiency.tsv")
@@ -268,6 +279,18 @@ def test_sensitivity_agrees_with_the_primary(study: Path) -> None:
         assert len({round(float(r["difference"]), 8) for r in part}) == 1
     again = run(h3a_sensitivity, study, scores=list(reversed(paths)))
     assert again == rows
+    primary = run(h3a, study, scores=paths)
+    for r in rows:
+        is_secondary = r["benchmark"] != "mean" and r["p_value"] != "NA"
+        assert (r["p_holm"] != "NA") == is_secondary
+        if r["method"].startswith("Welch"):
+            same = next(
+                p for p in primary if (p["benchmark"], p["scale"]) == (r["benchmark"], r["scale"])
+            )
+            assert [r[c] for c in ("p_holm", "verdict")] == [same[c] for c in ("p_holm", "verdict")]
+        # Methods that ignore the blocks have a p and no interval.
+        if "OLS" in r["method"]:
+            assert r["low"] == r["high"] == "NA" != r["p_value"] and "no interval" in r["note"]
 
 
 def test_macro_f1_under_unit_weights_is_the_score(study: Path) -> None:

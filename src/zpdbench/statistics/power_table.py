@@ -67,16 +67,17 @@ def plan(h: H3a, planned: int, *, correlation: float = 0.0) -> list[dict[str, An
 
     In units of the SD between seeds within a condition, so that the SD of a seed's
     treatment - control is sqrt(2 (1 - correlation)). Correlation 0 is the user's own d; runs that
-    share weights and data correlate, which only helps. [] if the configuration claims no d.
+    share weights and data correlate, which only helps. Without a claimed d there is no power, but
+    still the smallest difference that can be found.
     """
-    if h.claimed.d is None:
-        return []
     sd = math.sqrt(2 * (1 - correlation))
     sign = -1.0 if h.side == "smaller" else 1.0
+    claim = h.claimed.d
+    difference = sign * (claim.large - claim.small) if claim else math.nan
     return rows_for(
-        sign * (h.claimed.d.large - h.claimed.d.small), sd, sd, planned, alpha=h.alpha,
-        benchmark="mean", scale="d",
-        basis=f"claimed d, correlation {correlation:g} between conditions",
+        difference, sd, sd, planned, alpha=h.alpha, benchmark="mean", scale="d",
+        basis=f"{'claimed' if claim else 'no claimed'} d, correlation {correlation:g} between "
+        "conditions",
     )  # fmt: skip
 
 
@@ -152,10 +153,4 @@ def main(args: argparse.Namespace) -> None:
         planned = planned or next(int(r["n_seeds"]) for r in rows if r["is_planned"])
     planned = planned or 5
     rows += plan(h, planned)
-    if not rows:
-        raise UserError(
-            "nothing to compute power for",
-            where=str(args.study),
-            fix="claim effects by hypotheses.h3a.claimed, or give a pilot's scores.tsv",
-        )
     write_rows(args.out, COLUMNS, rows, hypotheses)
