@@ -1,13 +1,30 @@
 # Figure -> the table that it is drawn from, a key of draw_figures' input.
-drawn = {"curves": "curves", "effects": "h3a", "power": "power", "ladder": "ladder"}
-drawn = {f: t for f, t in drawn.items() if t in ("curves", *study.tables)}
-captions = {n: f"{workflow.basedir}/captions/{n}.rst" for n in (*drawn, "report")}
-figures = []
-for name in drawn:
-    for kind in ("svg", "png"):
-        file = paths.figure(f"{name}.{kind}")
-        shown = report(file, category="Figures", caption=captions[name])
-        figures.append(shown)
+drawn = {
+    "curves": "curves",
+    "effects": "h3a",
+    "power": "power",
+    "ladder": "ladder",
+    "expected": "expected",
+    "interaction": "scores",
+}
+drawn = {f: t for f, t in drawn.items() if t in ("curves", "scores", *study.tables)}
+captions = {
+    n: f"{workflow.basedir}/captions/{n}.rst"
+    for n in (*drawn, "window", "difficulty", "report")
+}
+
+
+table_figures, training_figures = [], []
+for kept, names in (
+    (table_figures, drawn),
+    (training_figures, ("window", "difficulty")),
+):
+    for name in names:
+        for kind in ("svg", "png"):
+            file = paths.figure(f"{name}.{kind}")
+            shown = report(file, category="Figures", caption=captions[name])
+            kept.append(shown)
+figures = [*table_figures, *training_figures]
 page = report(
     f"{paths.results}/report.html", category="Report", caption=captions["report"]
 )
@@ -19,7 +36,7 @@ rule draw_figures:
         **figure_tables,
         study=local(ancient(paths.study_lock)),
     output:
-        figures,
+        table_figures,
     log:
         paths.log("draw_figures"),
     benchmark:
@@ -37,6 +54,32 @@ rule draw_figures:
         "Figures"
     shell:
         "zpdbench draw-figures --study {input.study} {params.tables} --out {output} &> {log}"
+
+
+rule draw_training:
+    input:
+        study=local(ancient(paths.study_lock)),
+        adapters=[paths.adapter(*run) for run in study.runs],
+        corpus=paths.corpus(study.corpus.name),
+    output:
+        training_figures,
+    log:
+        paths.log("draw_training"),
+    benchmark:
+        paths.benchmark("draw_training")
+    localrule: True
+    container:
+        images["stats"]
+    threads: 1
+    resources:
+        **resources.for_rule(study, "draw_training"),
+    params:
+        digest=study.digest("draw_training"),
+    message:
+        "Figures of the training"
+    shell:
+        "zpdbench draw-training --study {input.study} --adapters {input.adapters}"
+        " --corpus {input.corpus} --out {output} &> {log}"
 
 
 rule report:

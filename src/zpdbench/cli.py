@@ -237,15 +237,27 @@ VERBS: dict[str, Verb] = {
         (_arg("--replicates", type=int, default=2000, help="20000 in full"), _OUT),
     ),
     "draw-figures": Verb(
-        "draw learning curves and effects",
+        "draw learning curves, effects and what else the tables say",
         "zpdbench.report.draw_figures",
         (
             _STUDY,
-            _arg("--curves", metavar="FILE", help="curves.tsv"),
-            _arg("--h3a", metavar="FILE", help="h3a.tsv"),
+            _arg("--curves", default=None, metavar="FILE", help="curves.tsv"),
+            _arg("--h3a", default=None, metavar="FILE", help="h3a.tsv"),
             _arg("--power", default=None, metavar="FILE", help="power.tsv"),
             _arg("--ladder", default=None, metavar="FILE", help="ladder.tsv"),
+            _arg("--expected", default=None, metavar="FILE", help="expected.tsv"),
+            _arg("--scores", default=None, metavar="FILE", help="scores.tsv, for interaction"),
             _arg("--out", nargs="+", metavar="FILE", help="curves.svg effects.svg ..."),
+        ),
+    ),
+    "draw-training": Verb(
+        "draw what the window did, and how hard the examples were",
+        "zpdbench.report.draw_training",
+        (
+            _STUDY,
+            _arg("--adapters", nargs="*", default=[], metavar="DIR", help="runs, for traces"),
+            _arg("--corpus", metavar="FILE", help="the corpus's Parquet"),
+            _arg("--out", nargs="+", metavar="FILE", help="window.svg difficulty.svg ..."),
         ),
     ),
     "report": Verb(

@@ -205,6 +205,7 @@ def make_plan(study: Study) -> Plan:
         "aggregate_scores": 1,
         **dict.fromkeys(study.tables, 1),
         "draw_figures": 1,
+        "draw_training": 1,
         "report": 1,
         "all": 1,
     }

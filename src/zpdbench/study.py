@@ -779,6 +779,7 @@ _DEPENDS = {
     **dict.fromkeys(("h3a_sensitivity", "calibration", "ablations", "ladder"), _statistics_keys),
     "validate_statistics": lambda s, w: None,
     "draw_figures": _statistics_keys,
+    "draw_training": _grid_keys,
     # The page shows the whole configuration.
     "report": lambda s, w: s.model_dump(mode="json", exclude={"results", "data_dir", "hub"}),
     "make_crate": lambda s, w: s.model_dump(mode="json", exclude={"results", "data_dir", "hub"}),

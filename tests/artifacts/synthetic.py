@@ -127,12 +127,13 @@ def statistics(loaded: study.Study, lock: Path) -> None:
     _verb("efficiency", lock, *table, *adapters, "--out", paths.table("efficiency"))
     given = ("--efficiency", paths.table("efficiency"))
     _verb("expected", lock, *table, *given, "--out", paths.table("expected"))
-    figures = [
-        paths.figure(f"{n}.{kind}")
-        for n in ("curves", "effects", "power")
-        for kind in ("svg", "png")
+    drawn = ("curves", "effects", "power", "expected", "interaction")
+    figures = [paths.figure(f"{n}.{kind}") for n in drawn for kind in ("svg", "png")]
+    given = [
+        w
+        for t in ("curves", "h3a", "power", "expected", "scores")
+        for w in (f"--{t}", paths.table(t))
     ]
-    given = ("--curves", paths.table("curves"), "--h3a", out, "--power", paths.table("power"))
     _verb("draw-figures", lock, *given, "--out", *figures)
     secondary = ("anova", "h3b", "r1", "efficiency", "power", "expected")
     tables = ("h3a", *secondary, *loaded.further_tables, "scores", "curves")

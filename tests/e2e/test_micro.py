@@ -13,7 +13,7 @@ from zpdbench import files, study
 pytestmark = pytest.mark.slow
 
 TABLES = {"aggregate_scores", "h3a", *study.TABLES, "h3a_sensitivity", "calibration"}
-STATISTICS = {*TABLES, "draw_figures", "report", "all"}
+STATISTICS = {*TABLES, "draw_figures", "draw_training", "report", "all"}
 
 
 COLUMNS = re.split(

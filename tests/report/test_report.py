@@ -19,7 +19,17 @@ import yaml
 
 from tests.report import material
 from zpdbench import cli, datasheet, study
-from zpdbench.report import charts, evidence, explorer, report, results, sections, words
+from zpdbench.report import (
+    charts,
+    draw_figures,
+    draw_training,
+    evidence,
+    explorer,
+    report,
+    results,
+    sections,
+    words,
+)
 from zpdbench.report.gains import gains_by_language
 
 VOID = {"meta", "link", "img", "br", "input", "hr"}
@@ -189,6 +199,38 @@ def test_what_did_not_fit_is_said() -> None:
     found = [str(r) for r in sections.remarks({}, traces, registered="registered")]
     assert len(found) == 1 and "large: 3 examples have a response longer" in found[0]
     assert "up to 5 lost 70 tokens" in found[0]
+
+
+def test_figures_of_the_page_are_files_too(lock: Path, tmp_path: Path) -> None:
+    loaded = study.load(lock)
+    paths = loaded.paths
+    tables = [f"--{t}={paths.table(t)}" for t in ("scores", "expected")]
+    traces = ["--adapters", *(paths.adapter(*run) for run in loaded.runs)]
+    corpus = ["--corpus", paths.corpus(loaded.corpus.name)]
+    drawn: dict[str, bytes] = {}
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        for verb, given, names in (
+            ("draw-figures", tables, ("expected", "interaction")),
+            ("draw-training", [*traces, *corpus], ("window", "difficulty")),
+        ):
+            outs = [str(folder / f"{n}.{kind}") for n in names for kind in ("svg", "png")]
+            assert cli.main([verb, "--study", str(lock), *given, "--out", *outs]) == 0
+            for out in map(Path, outs):
+                # The same bytes twice, and something in them.
+                assert drawn.setdefault(out.name, out.read_bytes()) == out.read_bytes()
+                assert out.suffix == ".png" or out.read_text("utf-8").count("<use") > 40
+    assert len(drawn) == 8
+
+
+def test_figures_with_nothing_to_draw_say_so(tmp_path: Path) -> None:
+    figures = {
+        "claims": draw_figures.draw_expected([]),
+        "languages": draw_figures.draw_interaction([], {"gsm8k": "en"}, "zpd", "random"),
+        "window": draw_training.draw_window(evidence.Traces()),
+    }
+    for name, figure in figures.items():
+        (text,) = figure.axes[0].texts
+        assert text.get_text().startswith(("nothing was claimed", "no ")), name
 
 
 def test_interim_and_exploratory_are_said(lock: Path) -> None:

@@ -38,8 +38,17 @@ _CHECKPOINT_FILE = re.compile(
 )
 REPORT = "report.html"
 _TABLE_OF_VERB = {"rq1": "anova"}
-FIGURES_OF = {"curves": "curves", "effects": "h3a", "power": "power", "ladder": "ladder"}
+FIGURES_OF = {
+    "curves": "curves",
+    "effects": "h3a",
+    "power": "power",
+    "ladder": "ladder",
+    "expected": "expected",
+    "interaction": "scores",
+}
 """Figure -> the table that it is drawn from."""
+TRAINING_FIGURES = ("window", "difficulty")
+"""Those that are drawn from the runs' traces and the corpus."""
 _MAX_CELLS, _MAX_SAMPLES = 200_000, 10_000
 # Sources whose terms let anyone pass the text on (SPDX identifiers).
 FREE_LICENSES = frozenset(
@@ -237,7 +246,7 @@ def tables(study: Study) -> list[str]:
 
 
 def figures(study: Study) -> list[str]:
-    """Every figure that the workflow draws of this study."""
+    """Every figure that the workflow draws of this study's tables."""
     held = set(tables(study))
     return [
         f"figures/{name}.{kind}"

@@ -32,6 +32,7 @@ class Given:
         lock: the study.
         scores: the runs' score files of the bundle.
         adapters: the runs' folders of the bundle, for their traces.
+        corpus: the corpus of the bundle, if it was made with it.
         made: name -> where that table is made here.
         bundle: what the page of all results is made from: tables that were compared on their own.
         page: a folder with what the jobs recorded, as the page's verb looks for it.
@@ -40,6 +41,7 @@ class Given:
     lock: Path
     scores: Sequence[Path]
     adapters: Sequence[Path]
+    corpus: Path
     made: Callable[[str], Path]
     bundle: Bundle
     page: Path
@@ -65,6 +67,9 @@ class Replay:
 
 
 FIGURES = tuple(f"figures/{n}.{kind}" for n in layout.FIGURES_OF for kind in ("svg", "png"))
+TRAINING_FIGURES = tuple(
+    f"figures/{n}.{kind}" for n in layout.TRAINING_FIGURES for kind in ("svg", "png")
+)
 
 
 def _aggregate(g: Given) -> list[object]:
@@ -129,6 +134,11 @@ def _report(g: Given) -> list[object]:
     ]
 
 
+def _training_figures(g: Given) -> list[object]:
+    outs = [g.made(name) for name in TRAINING_FIGURES]
+    return ["--study", g.lock, "--adapters", *g.adapters, "--corpus", g.corpus, "--out", *outs]
+
+
 REPLAYS: tuple[Replay, ...] = (
     Replay("aggregate-scores", ("scores.tsv", "curves.tsv"), _aggregate),
     Replay("h3a", ("h3a.tsv",), _h3a),
@@ -142,7 +152,8 @@ REPLAYS: tuple[Replay, ...] = (
     Replay("h3a-sensitivity", ("h3a_sensitivity.tsv",), _sensitivity),
     Replay("efficiency", ("efficiency.tsv",), _efficiency, needs=("traces",), wave=1),
     Replay("expected", ("expected.tsv",), _expected, needs=("traces",), wave=2),
-    Replay("draw-figures", FIGURES, _figures, wave=2),
+    Replay("draw-figures", FIGURES, _figures, wave=3),
+    Replay("draw-training", TRAINING_FIGURES, _training_figures, needs=("traces", "corpus")),
     Replay(
         "report",
         (layout.REPORT,),
@@ -168,6 +179,7 @@ def check(bundle: Bundle, workshop: Workshop, table: Table, *, workers: int) -> 
         workshop.lock,
         [bundle.path(paths.scores(*run).removeprefix("results/")) for run in study.all_runs],
         [bundle.path(paths.adapter(*run).removeprefix("results/")) for run in study.runs],
+        bundle.path(paths.corpus(study.corpus.name).removeprefix("results/")),
         workshop.path,
         bundle,
         _page_folder(bundle, workshop),

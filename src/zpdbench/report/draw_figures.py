@@ -1,16 +1,19 @@
-"""`zpdbench draw-figures`: curves, effects, power, ladder; same bytes for the same tables."""
+"""`zpdbench draw-figures`: figures of the tables; same bytes for the same tables."""
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zpdbench import files
 from zpdbench.errors import UserError
+from zpdbench.report.gains import gains_by_language
 from zpdbench.report.show import Row, read_tsv
+from zpdbench.study import load
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -213,6 +216,100 @@ def draw_ladder(rows: Sequence[Row]) -> Figure:
     return figure
 
 
+def draw_expected(rows: Sequence[Row]) -> Figure:
+    """What was claimed (diamonds) beside what was observed, a panel a quantity and scale.
+
+    Where nothing was claimed the figure says so.
+    """
+    import matplotlib.pyplot as plt
+
+    shown = [r for r in rows if math.isfinite(_float(r["observed"]))]
+    panels = list(dict.fromkeys((r["quantity"], r["scale"]) for r in shown))
+    if not panels:
+        return nothing("nothing was claimed, or nothing observed")
+    models = _distinct(shown, "model")
+    parts = [[r for r in shown if (r["quantity"], r["scale"]) == p] for p in panels]
+    figure, axes = plt.subplots(
+        len(panels), 1, figsize=(6.4, 0.9 * len(panels) + 0.3 * len(shown) + 0.4), squeeze=False,
+        height_ratios=[len(p) + 1 for p in parts],
+    )  # fmt: skip
+    units = {"pp": "percentage points", "hedges_g": "Hedges' g", "percent": "per cent"}
+    for axis, (quantity, scale), part in zip(axes[:, 0], panels, parts, strict=True):
+        for place, row in enumerate(part):
+            index = models.index(row["model"]) % len(_COLOURS)
+            values = {k: _float(row[k]) for k in ("observed", "low", "high", "expected")}
+            top = _float(row["expected_high"])
+            if math.isfinite(values["low"]) and math.isfinite(values["high"]):
+                axis.plot([values["low"], values["high"]], [place] * 2, color=_COLOURS[index])
+            axis.plot([values["observed"]], [place], _MARKERS[index], color=_COLOURS[index])
+            claim = [values["expected"], top if math.isfinite(top) else values["expected"]]
+            axis.plot(claim, [place + 0.25] * 2, color="0.35", linewidth=2.5)
+            axis.plot(claim[:1], [place + 0.25], "D", color="0.35", markersize=4)
+        axis.set_yticks(range(len(part)), [f"{r['benchmark']}, {r['model']}" for r in part])
+        axis.set_ylim(len(part) - 0.4, -0.6)
+        axis.axvline(0, color="0.6", linewidth=0.8, zorder=0)
+        axis.set_title(f"{quantity}, {units.get(scale, scale)}: claimed (diamond) and observed")
+        axis.grid(axis="x", color="0.92")
+        axis.set_axisbelow(True)
+    figure.tight_layout()
+    return figure
+
+
+def draw_interaction(
+    rows: Sequence[Row], languages: Mapping[str, str], treatment: str, control: str
+) -> Figure:
+    """Gain by the task's language, a line a model, a mark a seed (`gains.gains_by_language`).
+
+    Where the study has one language only the figure says so.
+    """
+    import matplotlib.pyplot as plt
+
+    found = gains_by_language(rows, languages, treatment, control)
+    shown = sorted({language for model in found.values() for language in model})
+    if len(shown) < 2:
+        return nothing("no benchmarks in two languages")
+    figure, axis = plt.subplots(figsize=(5.2, 3.2))
+    for i, (model, by_language) in enumerate(found.items()):
+        shift = (i - (len(found) - 1) / 2) * 0.08
+        colour, marker = _COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]
+        means = []
+        for x, language in enumerate(shown):
+            values = [g for _, g in by_language.get(language, [])]
+            axis.plot([x + shift] * len(values), values, ".", color=colour, alpha=0.6)
+            means.append(sum(values) / len(values) if values else math.nan)
+        axis.plot(
+            [x + shift for x in range(len(shown))], means, color=colour, marker=marker, label=model
+        )
+    axis.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+    axis.set_xticks(range(len(shown)), shown)
+    axis.set(xlabel="language of the task", ylabel=f"gain of {treatment}, percentage points")
+    axis.margins(x=0.25)
+    axis.grid(axis="y", color="0.93")
+    axis.set_axisbelow(True)
+    axis.legend(frameon=False)
+    figure.tight_layout()
+    return figure
+
+
+def nothing(why: str) -> Figure:
+    """A figure that says why there is nothing to draw."""
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(5.2, 1.2))
+    axis.annotate(why, (0.5, 0.5), xycoords="axes fraction", ha="center", va="center")
+    axis.set_axis_off()
+    return figure
+
+
+STYLE: Any = {
+    "font.size": 9,
+    "font.family": "DejaVu Sans",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+}
+
+
 def save(figure: Figure, path: str | Path) -> None:
     """Write a figure as SVG or PNG without time, program or random identifiers."""
     import matplotlib as mpl
@@ -232,13 +329,16 @@ DRAW: dict[str, tuple[str, Callable[[Sequence[Row]], Figure]]] = {
     "effects": ("h3a", draw_effects),
     "power": ("power", draw_power),
     "ladder": ("ladder", draw_ladder),
+    "expected": ("expected", draw_expected),
 }
+INTERACTION = "interaction"
+"""Drawn from scores.tsv with the study's languages."""
 
 
 def main(args: argparse.Namespace) -> None:
-    """Entry of the verb: args.curves, args.h3a, args.power, args.ladder (tables), args.out.
+    """Entry of the verb: args.curves, args.h3a and so on (tables), args.study, args.out.
 
-    What is drawn is said by the names in args.out: curves.*, effects.*, power.*, ladder.*.
+    What is drawn is said by the names in args.out: a key of DRAW, or `interaction`.
     """
     import matplotlib as mpl
 
@@ -247,29 +347,30 @@ def main(args: argparse.Namespace) -> None:
 
     wanted: dict[str, list[Path]] = {}
     for out in map(Path, args.out):
-        if out.stem not in DRAW or out.suffix not in (".svg", ".png"):
+        if out.stem not in {*DRAW, INTERACTION} or out.suffix not in (".svg", ".png"):
             raise UserError(
-                f"no figure of this name ({', '.join(sorted(DRAW))} as .svg or .png)",
+                f"no figure of this name ({', '.join(sorted({*DRAW, INTERACTION}))} "
+                "as .svg or .png)",
                 where=str(out),
                 fix="give one of these names to --out",
             )
         wanted.setdefault(out.stem, []).append(out)
-    style: Any = {
-        "font.size": 9,
-        "font.family": "DejaVu Sans",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.titlesize": 10,
-    }
     for stem, outs in sorted(wanted.items()):
-        table, draw = DRAW[stem]
+        table, draw = ("scores", _interaction(args)) if stem == INTERACTION else DRAW[stem]
         if not getattr(args, table, None):
             raise UserError(f"--{table} is missing", where=str(outs[0]), fix=f"give {table}.tsv")
-        with mpl.rc_context(style):
+        with mpl.rc_context(STYLE):
             figure = draw(read_tsv(getattr(args, table))[1])
             for out in outs:
                 save(figure, out)
             plt.close(figure)
+
+
+def _interaction(args: argparse.Namespace) -> Callable[[Sequence[Row]], Figure]:
+    r1 = load(args.study).hypotheses.r1
+    return partial(
+        draw_interaction, languages=r1.languages, treatment=r1.treatment, control=r1.control
+    )
 
 
 def _curves_panel(axis: Axes, rows: list[Row], conditions: list[str]) -> None:

@@ -1,0 +1,126 @@
+"""`zpdbench draw-training`: what the window did and how hard the examples were, from the traces."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zpdbench.errors import UserError
+from zpdbench.report import draw_figures, evidence
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+FIGURES = ("window", "difficulty")
+
+
+def draw_window(traces: evidence.Traces) -> Figure:
+    """The window and the model's perplexity beside occupancy and fallback, a row a condition.
+
+    Where no condition has a window the figure says so.
+    """
+    import matplotlib.pyplot as plt
+
+    if not traces.windows:
+        return draw_figures.nothing("no condition has a window")
+    rows = len(traces.windows)
+    figure, axes = plt.subplots(rows, 2, figsize=(8.6, 2.3 * rows + 0.5), squeeze=False)
+    for (left, right), window in zip(axes, traces.windows, strict=True):
+        means = window.means
+        left.fill_between(
+            window.steps, means["low"], means["high"], color=_COLOURS[3], alpha=0.25,
+            linewidth=0, label="window",
+        )  # fmt: skip
+        left.plot(window.steps, means["perplexity"], color=_COLOURS[0], label="probe")
+        left.plot(
+            window.steps, means["perplexity_smoothed"], "--", color=_COLOURS[1],
+            label="probe, smoothed",
+        )  # fmt: skip
+        for name, colour, label in (
+            ("occupancy", _COLOURS[2], "inside the window"),
+            ("fallback", _COLOURS[4], "filled from outside"),
+        ):
+            right.plot(window.steps, [100 * v for v in means[name]], color=colour, label=label)
+        right.set_ylim(0, 102)
+        left.set(ylabel="effective perplexity", title=f"{window.condition}, {window.model}")
+        right.set(ylabel="share, %")
+        for axis in (left, right):
+            axis.set_xlabel("training step")
+            axis.grid(color="0.93")
+            axis.set_axisbelow(True)
+            axis.legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+def draw_difficulty(
+    shares: Sequence[tuple[str, Sequence[float]]], traces: evidence.Traces
+) -> Figure:
+    """The corpus's difficulty by language, and what each condition trained on, a panel a model."""
+    import matplotlib.pyplot as plt
+
+    models = list(dict.fromkeys(m for m, _ in traces.trained))
+    figure, axes = plt.subplots(
+        1, 1 + len(models), figsize=(3.4 * (1 + len(models)) + 0.4, 2.9), squeeze=False
+    )
+    corpus, *others = axes[0]
+    for index, (language, counts) in enumerate(shares):
+        edges = [i / len(counts) for i in range(len(counts) + 1)]
+        corpus.stairs(
+            counts, edges, fill=True, alpha=0.35, color=_COLOURS[5 if index else 0], label=language
+        )
+    corpus.set(xlabel="difficulty before training", ylabel="examples, %", title="the corpus")
+    conditions = sorted({c for _, c in traces.trained})
+    for axis, model in zip(others, models, strict=True):
+        for i, condition in enumerate(conditions):
+            points = traces.trained.get((model, condition), [])
+            if points:
+                axis.plot(
+                    *zip(*points, strict=True), color=_COLOURS[i % len(_COLOURS)], label=condition
+                )
+        axis.set(xlabel="training step", ylabel="mean difficulty", title=model, ylim=(0, 1))
+    for axis in axes[0]:
+        axis.grid(color="0.93")
+        axis.set_axisbelow(True)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+def main(args: argparse.Namespace) -> None:
+    """Entry of the verb: args.adapters (runs' folders), args.corpus, args.out.
+
+    What is drawn is said by the names in args.out: window.*, difficulty.*.
+
+    Raises:
+        UserError: another name, or no such corpus.
+    """
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
+
+    outs = [Path(out) for out in args.out]
+    for out in outs:
+        if out.stem not in FIGURES or out.suffix not in (".svg", ".png"):
+            raise UserError(
+                f"no figure of this name ({', '.join(FIGURES)} as .svg or .png)", where=str(out)
+            )
+    if not Path(args.corpus).is_file():
+        raise UserError("no such corpus", where=str(args.corpus), fix="make it first")
+    corpus = evidence.read_corpus(args.corpus)
+    traces = evidence.read_traces(args.adapters, corpus)
+    for stem in dict.fromkeys(out.stem for out in outs):
+        with mpl.rc_context(draw_figures.STYLE):
+            if stem == "window":
+                figure = draw_window(traces)
+            else:
+                figure = draw_difficulty(evidence.difficulty_shares(corpus), traces)
+            for out in outs:
+                if out.stem == stem:
+                    draw_figures.save(figure, out)
+            plt.close(figure)
