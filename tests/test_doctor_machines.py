@@ -16,7 +16,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """No folder of data, no wish of the environment, and a sandbox that needs no start."""
     monkeypatch.delenv("ZPDBENCH_DATA", raising=False)
     monkeypatch.delenv(devices.VARIABLE, raising=False)
-    monkeypatch.setattr(devices, "find", lambda wants: "cpu")
+    monkeypatch.setattr(devices, "find", lambda wants, count=1: "cpu")
     monkeypatch.setattr("zpdbench.sandbox.layers", lambda: [("namespaces", True, "")])
 
 
@@ -31,13 +31,13 @@ def finding(folder: Path, what: str) -> doctor.Finding:
 def test_the_device_that_is_chosen_and_its_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, memory: float, said: str
 ) -> None:
-    monkeypatch.setattr(devices, "find", lambda wants: device)
+    monkeypatch.setattr(devices, "find", lambda wants, count=1: device)
     monkeypatch.setattr(devices, "memory_gb", lambda name: memory / 1e9)
     assert finding(tmp_path, "device of real models").detail == said
 
 
 def test_a_device_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(wants: bool) -> str:
+    def refuse(wants: bool, count: int = 1) -> str:
         raise UserError("no device 'cuda' here", where=devices.VARIABLE, fix="unset it")
 
     monkeypatch.setattr(devices, "find", refuse)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -68,16 +67,14 @@ def test_the_simulations_are_a_target_of_their_own(root: Path, tmp_path: Path) -
     assert f"--replicates 300 --out {target}" in result.stdout
 
 
-def test_the_r4_study_is_derived_from_its_verdict_in_seconds(root: Path, tmp_path: Path) -> None:
+def test_the_r4_study_is_derived_from_its_verdict(root: Path, tmp_path: Path) -> None:
     config = root / "config/r4.yaml"
-    start = time.monotonic()
     result = dry_run(
         root,
         f"{tmp_path}/h3a.tsv",
         *("--configfile", str(config), "--config", f"results={tmp_path}"),
     )
     assert result.returncode == 0, result.stderr
-    assert time.monotonic() - start < 10
     expected = plan.make_plan(study.load(config)).jobs
     needed = ("make_checkpoint", "make_items", "make_corpus", "train_adapter", "generate_chunk")
     wanted = {rule: expected[rule] for rule in (*needed, "score_run", "h3a")}
