@@ -58,12 +58,16 @@ format: venv ## put code and rules into shape
 APART := tests/workflow/test_slurm.py tests/workflow/test_apptainer.py tests/sandbox/test_apptainer.py \
   tests/engines/test_openai.py tests/e2e/test_r4_miniature.py tests/e2e/test_review.py tests/artifacts/test_tampering.py
 
+# Tests wait for processes more than they compute: WORKERS of pytest's processes at once.
+WORKERS ?= 2
+TOGETHER := --dist loadgroup --no-loadscope-reorder
+
 browser: venv ## Chromium for the report's tests, where there is none: Debian's, else playwright's
 	command -v chromium >/dev/null || { test "$$(id -u)" = 0 && apt-get install -y --no-install-recommends chromium; } \
 	  || $(BIN)/playwright install chromium
 
 test: venv ## all tests but those of images, Slurm, servers and fresh environments, fast ones first
-	$(BIN)/python -m pytest -m "not full" -q $(APART:%=--ignore=%)
+	$(BIN)/python -m pytest -m "not full" -q -n $(WORKERS) $(TOGETHER) $(APART:%=--ignore=%)
 
 # Debian's packages for these are installed by the tests themselves, as root; where that cannot be
 # done they fail here, and are skipped elsewhere.
@@ -79,7 +83,7 @@ test-all: venv ## those too
 	$(BIN)/python -m pytest -q
 
 test-fast: venv ## what takes seconds
-	$(BIN)/python -m pytest -m "not slow and not full" -q
+	$(BIN)/python -m pytest -m "not slow and not full" -q -n $(WORKERS) $(TOGETHER)
 
 lock: venv ## compile envs/*.in again
 	PATH="$$PWD/$(BIN):$$PATH" envs/lock.sh uv

@@ -202,10 +202,10 @@ def test_the_lag_is_of_the_option_that_the_condition_has(mini: Study) -> None:
         told = mini.model_copy(update={"conditions": {**mini.conditions, "zpd": zpd}})
         return "\n".join(plan.make_plan(told).warnings)
 
-    # One update in 240 steps: the first value is all there is.
+    # One update in 200 steps: the first value is all there is.
     assert "after 1 updates the smoothed competence still carries 100 %" in said()
-    assert "the window lags" not in said(update_every=30, keep=0.5)
-    assert "after 8 updates the smoothed competence still carries 48 %" in said(update_every=30)
+    assert "the window lags" not in said(update_every=25, keep=0.5)
+    assert "after 8 updates the smoothed competence still carries 48 %" in said(update_every=25)
 
 
 def test_families_by_name(root: Path) -> None:

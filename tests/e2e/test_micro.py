@@ -127,8 +127,15 @@ def test_one_seed_more_makes_only_that(micro: Workspace) -> None:
         assert "make_checkpoint" not in ran
         after = content(more)
         assert before.items() <= after.items()
-        for log in sorted(more.results.glob("logs/generate_chunk/*/*.log")):
-            assert re.search(r"\b[1-9]\d* .*cache", log.read_text("utf-8")), log
+        # A seed is a run a condition, each with its evaluation points and benchmarks.
+        points = loaded.training.steps // loaded.training.evaluate_every
+        new = len(loaded.conditions) * points * len(loaded.benchmarks)
+        logs = sorted(more.results.glob("logs/generate_chunk/*/*.log"))
+        assert len(logs) == len(loaded.models)
+        for log in logs:
+            said = re.search(r"(\d+) found in the cache, (\d+) to answer", log.read_text("utf-8"))
+            assert said, log
+            assert int(said[2]) == new and int(said[1]) >= new * len(loaded.seeds), log
     finally:
         _remove(more)
 
