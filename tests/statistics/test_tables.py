@@ -12,6 +12,7 @@ import pytest
 
 from tests.statistics.grids import grid, read
 from zpdbench import cli
+from zpdbench.benchmarks import definition
 from zpdbench.errors import UserError
 from zpdbench.statistics import (
     ablations,
@@ -577,3 +578,16 @@ def test_groups_of_subjects_and_acc_norm_have_rows() -> None:
     assert ("mmlu", "mmlu_humanities", "acc") not in found
     assert found["kobest", "hellaswag", "acc_norm"] == (1.0, 2)
     assert found["kobest", "hellaswag", "acc"] == (0.5, 2)
+
+
+def test_a_benchmark_of_programs_is_pass_at_1_by_whatever_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (definition.FOLDER / "humaneval.yaml").read_text("utf-8")
+    own = tmp_path / "kr_code.yaml"
+    own.write_text(text.replace("name: humaneval", "name: kr_code", 1), "utf-8")
+    assert metrics.primary_metric("kr_code") == "acc"  # unknown: a mean is all that can be said
+    monkeypatch.setattr(definition, "_paths", lambda: {"kr_code": own})
+    assert metrics.primary_metric("kr_code") == "pass@1"
+    # A label of a table from outside opens no file.
+    assert metrics.primary_metric(str(own)) == "acc"
