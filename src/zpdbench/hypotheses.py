@@ -47,15 +47,15 @@ class ClaimedGain(_Section):
 class ClaimedEffectSize(_Section):
     """Claimed standardised effects (Cohen's d on the pooled SD) of the two models."""
 
-    small: float
-    large: float
+    small: float = Field(description="The small model's, in standard deviations.")
+    large: float = Field(description="The large model's, in standard deviations.")
 
 
 class ClaimedRange(_Section):
     """A claimed range, in per cent, for each of the two models."""
 
-    small: tuple[float, float]
-    large: tuple[float, float]
+    small: tuple[float, float] = Field(description="Lower and upper end, small model, per cent.")
+    large: tuple[float, float] = Field(description="Lower and upper end, large model, per cent.")
 
     @model_validator(mode="after")
     def _ordered(self) -> ClaimedRange:
@@ -84,8 +84,8 @@ class Claimed(BaseModel):
 
 
 class _Contrast(_Section):
-    treatment: Name = "zpd"
-    control: Name = "random"
+    treatment: Name = Field("zpd", description="The condition whose gain is claimed.")
+    control: Name = Field("random", description="The condition that it is compared with.")
     alpha: Probability = Field(0.05, description="Level of the one-sided test.")
 
     @model_validator(mode="after")
@@ -130,8 +130,14 @@ class H3a(_Contrast):
 class H3b(_Contrast):
     """The effect is larger on one group of benchmarks (reasoning) than on another."""
 
-    reasoning: list[Name] = Field(default=["mmlu", "gsm8k"], min_length=1)
-    generation: list[Name] = Field(default=["humaneval"], min_length=1)
+    reasoning: list[Name] = Field(
+        default=["mmlu", "gsm8k"],
+        min_length=1,
+        description="Where the effect is said to be larger.",
+    )
+    generation: list[Name] = Field(
+        default=["humaneval"], min_length=1, description="Where it is said to be smaller."
+    )
 
     @model_validator(mode="after")
     def _disjoint(self) -> H3b:
@@ -151,13 +157,13 @@ class R1(_Contrast):
         description="Benchmark -> language; others are left out.",
     )
     first: Name = Field("ko", description="The contrast is first minus second.")
-    second: Name = "en"
+    second: Name = Field("en", description="The language that `first` is compared with.")
 
 
 class Rq1(_Section):
     """The conditions differ (analysis of variance)."""
 
-    alpha: Probability = 0.05
+    alpha: Probability = Field(0.05, description="Level of the tests, two-sided.")
     conditions: list[Name] | None = Field(
         None, min_length=2, description="Default: the study's conditions (ablations excluded)."
     )
@@ -166,14 +172,17 @@ class Rq1(_Section):
 class Efficiency(_Contrast):
     """Steps, FLOPs and seconds to the control's final score."""
 
-    smooth: Literal["isotonic", "none"] = "isotonic"
+    smooth: Literal["isotonic", "none"] = Field(
+        "isotonic",
+        description="How a run's learning curve is smoothed before a score is looked up.",
+    )
 
 
 class Ablations(_Section):
     """Each ablated condition against the full one."""
 
-    full: Name = "zpd"
-    alpha: Probability = 0.05
+    full: Name = Field("zpd", description="The condition that each ablation is compared with.")
+    alpha: Probability = Field(0.05, description="Level of the tests, two-sided.")
     prefix: Name = Field("zpd_", description="Conditions that start so are ablations.")
     conditions: list[Name] | None = Field(None, min_length=1, description="Overrides `prefix`.")
 

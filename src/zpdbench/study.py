@@ -43,10 +43,12 @@ class Upscale(Section):
 class EmbeddedModel(Section):
     """A tiny model that the workflow pretrains itself on the embedded corpus."""
 
-    source: Literal["embedded"]
+    source: Annotated[Literal["embedded"], Field(description="made here")]
     architecture: Annotated[Literal["qwen2", "llama"], Field(description="whose decoder")]
     layers: Annotated[Positive, Field(description="of the decoder")]
-    hidden_size: Annotated[int, Field(gt=0, multiple_of=32)]
+    hidden_size: Annotated[
+        int, Field(gt=0, multiple_of=32, description="width, a multiple of the head size")
+    ]
     steps: Annotated[Positive, Field(description="of pretraining, 8 texts each")]
     seed: Annotated[int, Field(ge=0, description="of weights and pretraining texts")] = 0
     upscale: Annotated[Upscale | None, Field(description="made deeper after pretraining")] = None
@@ -70,7 +72,7 @@ class MadeElsewhere(Section):
 class GgufModel(MadeElsewhere):
     """A model out of a GGUF file that an installed Python package carries."""
 
-    source: Literal["package"]
+    source: Annotated[Literal["package"], Field(description="out of an installed package")]
     package: Annotated[str, Field(description="installed Python package")]
     file: Annotated[str, Field(description="in that package")]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="of the file")]
@@ -79,7 +81,7 @@ class GgufModel(MadeElsewhere):
 class LocalModel(MadeElsewhere):
     """A folder in Hugging Face's layout (safetensors), or a GGUF file, on this machine."""
 
-    source: Literal["local"]
+    source: Annotated[Literal["local"], Field(description="a folder of this machine")]
     path: Annotated[str, Field(description="~ is the home folder")]
 
 
@@ -93,7 +95,7 @@ class HubFile(Section):
 class HubModel(MadeElsewhere):
     """A model of the Hugging Face hub at a pinned revision."""
 
-    source: Literal["hub"]
+    source: Annotated[Literal["hub"], Field(description="a repository of the hub")]
     repo: Annotated[Repo, Field(description="OWNER/NAME")]
     revision: Annotated[
         Commit | None, Field(description="commit; if not said, revisions.lock.yaml's")
