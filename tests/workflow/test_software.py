@@ -19,12 +19,12 @@ STATISTICS = {
     "efficiency", "expected", "draw_figures", "report",
 }  # fmt: skip
 DOWNSTREAM = {
-    "stats": STATISTICS,
+    "stats": {*STATISTICS, "draw_training"},
     "score": {"score_run", *STATISTICS},
     "serve": {"generate_chunk", "score_run", *STATISTICS},
     "train": {
         "make_checkpoint", "make_items", "make_corpus", "train_adapter", "generate_chunk",
-        "score_run", *STATISTICS,
+        "score_run", "draw_training", *STATISTICS,
     },
 }  # fmt: skip
 

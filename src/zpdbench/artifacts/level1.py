@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from zpdbench import files, records
 from zpdbench.artifacts import evidence, frames, layout, numbers
@@ -109,13 +109,23 @@ def _expected(g: Given) -> list[object]:
     return ["--study", g.lock, *given, "--out", g.made("expected.tsv")]
 
 
-def _figures(g: Given) -> list[object]:
-    # Not every study has two models, or a ladder.
-    wanted = layout.figures(g.bundle.study)
-    names = [n for n in FIGURES if n in wanted]
-    drawn = dict.fromkeys(layout.FIGURES_OF[n.split("/")[1].split(".")[0]] for n in names)
-    given = [w for t in drawn for w in (f"--{t}", g.made(f"{t}.tsv"))]
-    return ["--study", g.lock, *given, "--out", *(g.made(name) for name in names)]
+def _table_of(figure: str) -> str:
+    return layout.FIGURES_OF[PurePosixPath(figure).stem]
+
+
+def _drawn_from_tables(figures: tuple[str, ...], *needs: str) -> Replay:
+    """The verb that draws these figures of tables, from the tables as they were made again."""
+
+    def arguments(g: Given) -> list[object]:
+        # Not every study has two models, or a ladder.
+        wanted = layout.figures(g.bundle.study)
+        names = [n for n in figures if n in wanted]
+        given = [
+            w for t in dict.fromkeys(map(_table_of, names)) for w in (f"--{t}", g.made(f"{t}.tsv"))
+        ]
+        return ["--study", g.lock, *given, "--out", *(g.made(name) for name in names)]
+
+    return Replay("draw-figures", figures, arguments, needs=needs, wave=3)
 
 
 def _report(g: Given) -> list[object]:
@@ -152,7 +162,8 @@ REPLAYS: tuple[Replay, ...] = (
     Replay("h3a-sensitivity", ("h3a_sensitivity.tsv",), _sensitivity),
     Replay("efficiency", ("efficiency.tsv",), _efficiency, needs=("traces",), wave=1),
     Replay("expected", ("expected.tsv",), _expected, needs=("traces",), wave=2),
-    Replay("draw-figures", FIGURES, _figures, wave=3),
+    _drawn_from_tables(tuple(f for f in FIGURES if _table_of(f) != "expected")),
+    _drawn_from_tables(tuple(f for f in FIGURES if _table_of(f) == "expected"), "traces"),
     Replay("draw-training", TRAINING_FIGURES, _training_figures, needs=("traces", "corpus")),
     Replay(
         "report",
@@ -190,7 +201,7 @@ def check(bundle: Bundle, workshop: Workshop, table: Table, *, workers: int) -> 
     for name in sorted(held - covered):
         table.add(1, CLAIM, name, DIFFERS, why="no verb of this version makes it")
     wanted = [replay for replay in REPLAYS if held & set(replay.outputs)]
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[Replay, Outcome] = {}
     with track("level 1", len(wanted), "verbs") as progress, ThreadPoolExecutor(workers) as pool:
         for wave in sorted({replay.wave for replay in wanted}):
             now = [r for r in wanted if r.wave == wave and _can_run(r, bundle)]
@@ -198,12 +209,12 @@ def check(bundle: Bundle, workshop: Workshop, table: Table, *, workers: int) -> 
             for replay, outcome in zip(
                 now, pool.map(lambda call: workshop.run(*call), calls), strict=True
             ):
-                outcomes[replay.verb] = outcome
+                outcomes[replay] = outcome
                 progress.advance(1, replay.verb)
     for replay in wanted:
         names = [name for name in replay.outputs if name in held]
-        if replay.verb in outcomes:
-            _compare(bundle, workshop, replay.verb, outcomes[replay.verb], names, table)
+        if replay in outcomes:
+            _compare(bundle, workshop, replay.verb, outcomes[replay], names, table)
         else:
             lacking = ", ".join(n for n in replay.needs if not getattr(bundle.included, n))
             why = f"it is made from parts that the bundle was made without: {lacking}"

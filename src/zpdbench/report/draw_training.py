@@ -108,7 +108,9 @@ def main(args: argparse.Namespace) -> None:
     for out in outs:
         if out.stem not in FIGURES or out.suffix not in (".svg", ".png"):
             raise UserError(
-                f"no figure of this name ({', '.join(FIGURES)} as .svg or .png)", where=str(out)
+                "no figure of this name",
+                where=str(out),
+                fix=f"one of {', '.join(FIGURES)}, as .svg or .png",
             )
     if not Path(args.corpus).is_file():
         raise UserError("no such corpus", where=str(args.corpus), fix="make it first")
