@@ -317,7 +317,7 @@ def _hours(
         serving = sum(estimate.cpu_serve_seconds(study, m) for m in study.models)
         scoring = estimate.score_seconds(study)
         console.print(
-            f"on the two-core machine of docs/performance.md, one job after the other: training "
+            f"on two cores with AVX-512 (docs/r4.md), one job after the other: training "
             f"about {_duration(training)}, answers {_duration(serving)}, scores "
             f"{_duration(scoring)} (this machine has {os.cpu_count()} cores)"
         )
