@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,11 @@ _METRICS = {
 }
 
 
+def condition_order(names: Collection[str]) -> list[str]:
+    """Conditions as every figure orders, and so colours, them: the four of the study first."""
+    return sorted(names, key=lambda c: (_FIRST.index(c) if c in _FIRST else len(_FIRST), c))
+
+
 def draw_curves(rows: Sequence[Row]) -> Figure:
     """Learning curves: a row a benchmark, a column a model, a line a condition.
 
@@ -52,10 +57,7 @@ def draw_curves(rows: Sequence[Row]) -> Figure:
         {r["benchmark"] for r in rows},
         key=lambda b: (_ORDER.index(b) if b in _ORDER else len(_ORDER), b),
     )
-    conditions = sorted(
-        {r["condition"] for r in rows if r["condition"] != "base"},
-        key=lambda c: (_FIRST.index(c) if c in _FIRST else len(_FIRST), c),
-    )
+    conditions = condition_order({r["condition"] for r in rows} - {"base"})
     if not (models and benchmarks):
         raise UserError("curves.tsv holds nothing to draw", fix="run the workflow again")
     figure, axes = plt.subplots(

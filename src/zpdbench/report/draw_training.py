@@ -73,7 +73,7 @@ def draw_difficulty(
             counts, edges, fill=True, alpha=0.35, color=_COLOURS[5 if index else 0], label=language
         )
     corpus.set(xlabel="difficulty before training", ylabel="examples, %", title="the corpus")
-    conditions = sorted({c for _, c in traces.trained})
+    conditions = draw_figures.condition_order({c for _, c in traces.trained})
     for axis, model in zip(others, models, strict=True):
         for i, condition in enumerate(conditions):
             points = traces.trained.get((model, condition), [])
