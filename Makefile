@@ -58,9 +58,10 @@ format: venv ## put code and rules into shape
 APART := tests/workflow/test_slurm.py tests/workflow/test_apptainer.py tests/sandbox/test_apptainer.py \
   tests/engines/test_openai.py tests/e2e/test_r4_miniature.py tests/e2e/test_review.py tests/artifacts/test_tampering.py
 
-# Tests wait for processes more than they compute: WORKERS of pytest's processes at once.
+# Tests wait for processes more than they compute: WORKERS of pytest's processes at once, a file's
+# tests in one of them, as they share what is dear to make.
 WORKERS ?= 2
-TOGETHER := --dist loadgroup --no-loadscope-reorder
+TOGETHER := --dist loadfile --no-loadscope-reorder
 
 browser: venv ## Chromium for the report's tests, where there is none: Debian's, else playwright's
 	command -v chromium >/dev/null || { test "$$(id -u)" = 0 && apt-get install -y --no-install-recommends chromium; } \

@@ -15,13 +15,8 @@ __all__ = ["apptainer", "images", "micro", "slurm"]
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests first, so that a mistake shows early; a file's fast tests share a process, too."""
-    for item in items:
-        slow = item.get_closest_marker("slow") is not None
-        name = str(item.path.relative_to(ROOT / "tests"))
-        item.add_marker(pytest.mark.xdist_group(f"slow {name}" if slow else name))
+    """Fast tests first, so that a mistake shows early."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
 
 
