@@ -1,23 +1,21 @@
+from zpdbench.artifacts import layout
+
 # Figure -> the table that it is drawn from, a key of draw_figures' input.
 drawn = {
-    "curves": "curves",
-    "effects": "h3a",
-    "power": "power",
-    "ladder": "ladder",
-    "expected": "expected",
-    "interaction": "scores",
+    f: t
+    for f, t in layout.FIGURES_OF.items()
+    if t in ("curves", "scores", *study.tables)
 }
-drawn = {f: t for f, t in drawn.items() if t in ("curves", "scores", *study.tables)}
 captions = {
     n: f"{workflow.basedir}/captions/{n}.rst"
-    for n in (*drawn, "window", "difficulty", "report")
+    for n in (*drawn, *layout.TRAINING_FIGURES, "report")
 }
 
 
 table_figures, training_figures = [], []
 for kept, names in (
     (table_figures, drawn),
-    (training_figures, ("window", "difficulty")),
+    (training_figures, layout.TRAINING_FIGURES),
 ):
     for name in names:
         for kind in ("svg", "png"):

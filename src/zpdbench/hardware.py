@@ -51,9 +51,9 @@ BANDWIDTH_SHARE = (0.5, 0.8)
 """Share of the published bandwidth that generating one token for a batch reaches: our assumption,
 as reading all weights a token is what bounds it (Pope et al. 2022, section 2)."""
 
-# GFLOP/s of training (forward and backward, float32) on a two-core machine with AVX-512, as
-# docs/r4.md has it, by number of parameters: config/mini.yaml's models on one thread,
-# config/smol.yaml's on two. Measured; docs/r4.md has the commands.
+# GFLOP/s of training (forward and backward, float32) on a two-core machine with AVX-512, by number
+# of parameters: config/mini.yaml's models on one thread, config/smol.yaml's on two. Measured;
+# docs/r4.md has the commands.
 CPU_GFLOPS = ((1.06e6, 32.0), (1.35e8, 110.0))
 CPU_START_SECONDS = 1.7
 """Imports and loading of a training job on that machine."""

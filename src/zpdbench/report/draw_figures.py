@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours: told apart by every kind of colour vision, and in grey by the markers.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _FIRST = ("random", "easy_to_hard", "hard_to_easy", "zpd")
 _ORDER = ("mmlu", "humaneval", "gsm8k", "kobest")
@@ -103,8 +103,8 @@ def draw_effects(rows: Sequence[Row]) -> Figure:
     )
     for position, row in enumerate(rows):
         for offset, role, colour, marker in (
-            (-0.14, "small", _COLOURS[0], "o"),
-            (0.14, "large", _COLOURS[1], "s"),
+            (-0.14, "small", COLOURS[0], "o"),
+            (0.14, "large", COLOURS[1], "s"),
         ):
             label = row[f"model_{role}"] if position == 0 else None
             _interval(left, position + offset, row, f"effect_{role}", colour, marker, label)
@@ -156,7 +156,7 @@ def draw_power(rows: Sequence[Row]) -> Figure:
     for index, (scale, points) in enumerate(lines.items()):
         if points:
             axis.plot(
-                *zip(*points, strict=True), color=_COLOURS[index], marker=_MARKERS[index],
+                *zip(*points, strict=True), color=COLOURS[index], marker=_MARKERS[index],
                 markersize=3.5, linewidth=1.4, label=labels[scale],
             )  # fmt: skip
     if not any(lines.values()):
@@ -193,8 +193,8 @@ def draw_ladder(rows: Sequence[Row]) -> Figure:
     for row in gains:
         x, low, high = (_float(row[c]) for c in ("parameters", "low", "high"))
         if math.isfinite(low) and math.isfinite(high):
-            axis.plot([x, x], [low, high], color=_COLOURS[0], linewidth=1.4)
-        axis.plot([x], [_float(row["estimate"])], "o", color=_COLOURS[0], markersize=5)
+            axis.plot([x, x], [low, high], color=COLOURS[0], linewidth=1.4)
+        axis.plot([x], [_float(row["estimate"])], "o", color=COLOURS[0], markersize=5)
         axis.annotate(row["model"], (x, _float(row["estimate"])), xytext=(5, 4),
                       textcoords="offset points", fontsize=8)  # fmt: skip
     slope = next((r for r in part if r["term"] != "gain" and r["left_out"] == "NA"), None)
@@ -238,12 +238,12 @@ def draw_expected(rows: Sequence[Row]) -> Figure:
     units = {"pp": "percentage points", "hedges_g": "Hedges' g", "percent": "per cent"}
     for axis, (quantity, scale), part in zip(axes[:, 0], panels, parts, strict=True):
         for place, row in enumerate(part):
-            index = models.index(row["model"]) % len(_COLOURS)
+            index = models.index(row["model"]) % len(COLOURS)
             values = {k: _float(row[k]) for k in ("observed", "low", "high", "expected")}
             top = _float(row["expected_high"])
             if math.isfinite(values["low"]) and math.isfinite(values["high"]):
-                axis.plot([values["low"], values["high"]], [place] * 2, color=_COLOURS[index])
-            axis.plot([values["observed"]], [place], _MARKERS[index], color=_COLOURS[index])
+                axis.plot([values["low"], values["high"]], [place] * 2, color=COLOURS[index])
+            axis.plot([values["observed"]], [place], _MARKERS[index], color=COLOURS[index])
             claim = [values["expected"], top if math.isfinite(top) else values["expected"]]
             axis.plot(claim, [place + 0.25] * 2, color="0.35", linewidth=2.5)
             axis.plot(claim[:1], [place + 0.25], "D", color="0.35", markersize=4)
@@ -273,7 +273,7 @@ def draw_interaction(
     figure, axis = plt.subplots(figsize=(5.2, 3.2))
     for i, (model, by_language) in enumerate(found.items()):
         shift = (i - (len(found) - 1) / 2) * 0.08
-        colour, marker = _COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]
+        colour, marker = COLOURS[i % len(COLOURS)], _MARKERS[i % len(_MARKERS)]
         means = []
         for x, language in enumerate(shown):
             values = [g for _, g in by_language.get(language, [])]
@@ -326,6 +326,38 @@ def save(figure: Figure, path: str | Path) -> None:
         figure.savefig(temporary, format=kind, metadata=metadata, dpi=144, bbox_inches="tight")
 
 
+def by_name(outs: Sequence[str], known: Collection[str]) -> dict[str, list[Path]]:
+    """Figure -> the files asked for, as their names say, in the order given.
+
+    Raises:
+        UserError: a name that is none of `known`, or neither .svg nor .png.
+    """
+    wanted: dict[str, list[Path]] = {}
+    for out in map(Path, outs):
+        if out.stem not in known or out.suffix not in (".svg", ".png"):
+            raise UserError(
+                f"no figure of this name ({', '.join(sorted(known))} as .svg or .png)",
+                where=str(out),
+                fix="give one of these names to --out",
+            )
+        wanted.setdefault(out.stem, []).append(out)
+    return wanted
+
+
+def write(draw: Callable[[], Figure], outs: Sequence[Path]) -> None:
+    """Draw a figure once, in every figure's style, and write it to each of the files."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
+
+    with mpl.rc_context(STYLE):
+        figure = draw()
+        for out in outs:
+            save(figure, out)
+        plt.close(figure)
+
+
 DRAW: dict[str, tuple[str, Callable[[Sequence[Row]], Figure]]] = {
     "curves": ("curves", draw_curves),
     "effects": ("h3a", draw_effects),
@@ -342,30 +374,11 @@ def main(args: argparse.Namespace) -> None:
 
     What is drawn is said by the names in args.out: a key of DRAW, or `interaction`.
     """
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    import matplotlib.pyplot as plt
-
-    wanted: dict[str, list[Path]] = {}
-    for out in map(Path, args.out):
-        if out.stem not in {*DRAW, INTERACTION} or out.suffix not in (".svg", ".png"):
-            raise UserError(
-                f"no figure of this name ({', '.join(sorted({*DRAW, INTERACTION}))} "
-                "as .svg or .png)",
-                where=str(out),
-                fix="give one of these names to --out",
-            )
-        wanted.setdefault(out.stem, []).append(out)
-    for stem, outs in sorted(wanted.items()):
+    for stem, outs in sorted(by_name(args.out, {*DRAW, INTERACTION}).items()):
         table, draw = ("scores", _interaction(args)) if stem == INTERACTION else DRAW[stem]
         if not getattr(args, table, None):
             raise UserError(f"--{table} is missing", where=str(outs[0]), fix=f"give {table}.tsv")
-        with mpl.rc_context(STYLE):
-            figure = draw(read_tsv(getattr(args, table))[1])
-            for out in outs:
-                save(figure, out)
-            plt.close(figure)
+        write(partial(draw, read_tsv(getattr(args, table))[1]), outs)
 
 
 def _interaction(args: argparse.Namespace) -> Callable[[Sequence[Row]], Figure]:
@@ -383,7 +396,7 @@ def _curves_panel(axis: Axes, rows: list[Row], conditions: list[str]) -> None:
         )
         if not part:
             continue
-        colour = _COLOURS[index % len(_COLOURS)]
+        colour = COLOURS[index % len(COLOURS)]
         steps = [int(r["step"]) for r in part]
         mean = [100 * _float(r["mean"]) for r in part]
         low, high = ([100 * _float(r[k]) for r in part] for k in ("low", "high"))

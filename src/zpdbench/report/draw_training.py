@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from zpdbench.errors import UserError
 from zpdbench.report import draw_figures, evidence
+from zpdbench.report.draw_figures import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 FIGURES = ("window", "difficulty")
 
 
@@ -31,17 +31,17 @@ def draw_window(traces: evidence.Traces) -> Figure:
     for (left, right), window in zip(axes, traces.windows, strict=True):
         means = window.means
         left.fill_between(
-            window.steps, means["low"], means["high"], color=_COLOURS[3], alpha=0.25,
+            window.steps, means["low"], means["high"], color=COLOURS[3], alpha=0.25,
             linewidth=0, label="window",
         )  # fmt: skip
-        left.plot(window.steps, means["perplexity"], color=_COLOURS[0], label="probe")
+        left.plot(window.steps, means["perplexity"], color=COLOURS[0], label="probe")
         left.plot(
-            window.steps, means["perplexity_smoothed"], "--", color=_COLOURS[1],
+            window.steps, means["perplexity_smoothed"], "--", color=COLOURS[1],
             label="probe, smoothed",
         )  # fmt: skip
         for name, colour, label in (
-            ("occupancy", _COLOURS[2], "inside the window"),
-            ("fallback", _COLOURS[4], "filled from outside"),
+            ("occupancy", COLOURS[2], "inside the window"),
+            ("fallback", COLOURS[4], "filled from outside"),
         ):
             right.plot(window.steps, [100 * v for v in means[name]], color=colour, label=label)
         right.set_ylim(0, 102)
@@ -70,7 +70,7 @@ def draw_difficulty(
     for index, (language, counts) in enumerate(shares):
         edges = [i / len(counts) for i in range(len(counts) + 1)]
         corpus.stairs(
-            counts, edges, fill=True, alpha=0.35, color=_COLOURS[5 if index else 0], label=language
+            counts, edges, fill=True, alpha=0.35, color=COLOURS[5 if index else 0], label=language
         )
     corpus.set(xlabel="difficulty before training", ylabel="examples, %", title="the corpus")
     conditions = draw_figures.condition_order({c for _, c in traces.trained})
@@ -79,7 +79,7 @@ def draw_difficulty(
             points = traces.trained.get((model, condition), [])
             if points:
                 axis.plot(
-                    *zip(*points, strict=True), color=_COLOURS[i % len(_COLOURS)], label=condition
+                    *zip(*points, strict=True), color=COLOURS[i % len(COLOURS)], label=condition
                 )
         axis.set(xlabel="training step", ylabel="mean difficulty", title=model, ylim=(0, 1))
     for axis in axes[0]:
@@ -99,30 +99,14 @@ def main(args: argparse.Namespace) -> None:
     Raises:
         UserError: another name, or no such corpus.
     """
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    import matplotlib.pyplot as plt
-
-    outs = [Path(out) for out in args.out]
-    for out in outs:
-        if out.stem not in FIGURES or out.suffix not in (".svg", ".png"):
-            raise UserError(
-                "no figure of this name",
-                where=str(out),
-                fix=f"one of {', '.join(FIGURES)}, as .svg or .png",
-            )
+    wanted = draw_figures.by_name(args.out, FIGURES)
     if not Path(args.corpus).is_file():
         raise UserError("no such corpus", where=str(args.corpus), fix="make it first")
     corpus = evidence.read_corpus(args.corpus)
     traces = evidence.read_traces(args.adapters, corpus)
-    for stem in dict.fromkeys(out.stem for out in outs):
-        with mpl.rc_context(draw_figures.STYLE):
-            if stem == "window":
-                figure = draw_window(traces)
-            else:
-                figure = draw_difficulty(evidence.difficulty_shares(corpus), traces)
-            for out in outs:
-                if out.stem == stem:
-                    draw_figures.save(figure, out)
-            plt.close(figure)
+    draw = {
+        "window": lambda: draw_window(traces),
+        "difficulty": lambda: draw_difficulty(evidence.difficulty_shares(corpus), traces),
+    }
+    for stem, outs in wanted.items():
+        draw_figures.write(draw[stem], outs)
