@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -107,22 +108,38 @@ def _kill_session(session: int) -> None:
                 continue
 
 
+def _kept(basetemp: Path) -> Path | None:
+    """Where the finished grid is kept for other test processes on the same sources, if anywhere.
+
+    ZPDBENCH_TEST_MICRO names a folder; without it the processes of one `pytest -n` share theirs.
+    """
+    if given := os.environ.get("ZPDBENCH_TEST_MICRO"):
+        return Path(given)
+    return basetemp.parent if "PYTEST_XDIST_WORKER" in os.environ else None
+
+
 @pytest.fixture(scope="session")
 def micro(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Workspace:
-    """The micro grid, run once from nothing to `all`.
-
-    ZPDBENCH_TEST_MICRO names a folder that keeps it, for several test runs on the same sources.
-    """
+    """The micro grid, run once from nothing to `all`."""
     folder = tmp_path_factory.mktemp("e2e") / "first"
     workspace = Workspace(folder, root, root / "config/micro.yaml")
-    given = os.environ.get("ZPDBENCH_TEST_MICRO")
-    kept = Path(given) / "micro" if given else None
-    if kept and kept.is_dir():
-        shutil.copytree(kept, folder, symlinks=True)
+    shared = _kept(tmp_path_factory.getbasetemp())
+    if shared is None:
+        folder.mkdir()
+        workspace.run("all")
         return workspace
-    folder.mkdir()
-    workspace.run("all")
-    if kept:
-        shutil.copytree(folder, kept.with_name("partial"), symlinks=True)
-        kept.with_name("partial").rename(kept)
+    shared.mkdir(parents=True, exist_ok=True)
+    with (shared / "micro.lock").open("w") as lock:
+        # One makes it with both cores, the others wait; a failed one leaves nothing behind.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        kept = shared / "micro"
+        if kept.is_dir():
+            shutil.copytree(kept, folder, symlinks=True)
+            return workspace
+        folder.mkdir()
+        workspace.run("all")
+        partial = shared / "partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(folder, partial, symlinks=True)
+        partial.rename(kept)
     return workspace
