@@ -18,12 +18,13 @@ from typing import Any
 
 import polars as pl
 import pytest
+from axe_playwright_python import sync_playwright as axe
+from playwright import sync_api
 
 from tests.report import material
 from zpdbench import study
 from zpdbench.report import explorer, report, results
 
-sync_api = pytest.importorskip("playwright.sync_api")
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 SHOWN_MS = 200
 """Bar of the explorer's answer with 50,000 pairs."""
@@ -142,7 +143,6 @@ def test_hostile_table_runs_nothing(browser: Any, lock: Path, tmp_path: Path) ->
 def test_accessible_and_no_wider_than_the_screen(
     browser: Any, page: Path, scheme: str, size: dict[str, int], locale: str
 ) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     opened = Visit(browser, page, viewport=size, color_scheme=scheme, locale=locale)
     assert opened.run("document.documentElement.scrollWidth <= innerWidth")
     assert opened.run("document.documentElement.lang") == locale[:2]
