@@ -1,35 +1,74 @@
 """The same items through lm-evaluation-harness and through zpdbench: equal answers, and how fast.
 
     python benchmarks/compare_with_harness.py harness --data DATA_DIR --checkpoint DIR \
-        [--adapter DIR ...] --ask gsm8k:40 mmlu_astronomy:60 kobest_copa:60 --out harness.jsonl
+        [--adapter DIR ...] --out harness.jsonl
     python benchmarks/compare_with_harness.py ours    (the same arguments) --out ours.jsonl
-    python benchmarks/compare_with_harness.py compare harness.jsonl ours.jsonl
+    python benchmarks/compare_with_harness.py compare harness.jsonl ours.jsonl --data DATA_DIR
 
 `harness` runs where `lm_eval==0.4.13`, transformers and peft are installed; it takes the harness's
 own tasks and its hf model, once for the base and once an adapter (`--no-base` leaves the base
 out). `ours` runs in the project's environment: one vLLM engine for all. Both print whole seconds;
 time the processes (`time -v`) for what includes imports. Each side judges its own answers by its
-own code. `compare` exits 1 if a text differs, a log-likelihood by more than 1e-3, or a score; a
-program is run by neither here, and its score follows from its text.
+own code, but for programs: `compare`, in the project's environment, runs both sides' in our
+sandbox. Adapters are told apart by their place on the command line, so give both the same.
+
+`--ask` is by default what the project promises to compare (ASK). `compare` exits 1 if a side lacks
+an item, a metric or an adapter (`--adapters`, by default the base and one), or if a prompt differs
+by a byte, a text, a log-likelihood by more than 1e-3, a verdict, or a task's macro-F1.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 TOLERANCE = 1e-3
+"""Nats."""
+ASK = (
+    "gsm8k:40",
+    "humaneval:40",
+    "mmlu_astronomy:60",
+    "mmlu_anatomy:16",
+    "mmlu_high_school_geography:16",
+    "kobest_copa:60",
+    "kobest_sentineg:16",
+    "kobest_wic:6",
+    "kobest_boolq:2",
+    "kobest_hellaswag:2",
+)
+"""Korean prompts are long for SmolLM2's tokenizer, hence the few."""
+BASE = "base"
 
 
-def asked(words: list[str]) -> list[tuple[str, int]]:
+def asked(words: Sequence[str]) -> list[tuple[str, int]]:
     """`task:count` words."""
     return [(task, int(count)) for task, _, count in (w.partition(":") for w in words)]
+
+
+def expected(task: str) -> tuple[str, ...]:
+    """The metrics of one answer of a task that both sides must have, by the harness's names.
+
+    Raises:
+        ValueError: no task that is compared here.
+    """
+    if task == "humaneval":
+        return ("pass@1",)
+    if task == "gsm8k":
+        return ("exact_match,strict-match", "exact_match,flexible-extract")
+    if task == "kobest_hellaswag":
+        return ("acc", "acc_norm", "f1")
+    if task.startswith("kobest_"):
+        return ("acc", "f1")
+    if task.startswith("mmlu_"):
+        return ("acc",)
+    raise ValueError(f"no metrics are known of {task}")
 
 
 def write(out: str, rows: list[dict[str, Any]]) -> None:
@@ -57,10 +96,10 @@ def harness(args: argparse.Namespace) -> None:
         task.build_all_requests(limit=count)
         tasks.append((name, count, task))
     rows = []
-    for adapter in [*([] if args.no_base else [None]), *args.adapter]:
+    for adapter, folder in answering(args):
         model = HFLM(
             pretrained=args.checkpoint,
-            peft=adapter,
+            peft=folder,
             dtype="float32",
             device="cpu",
             batch_size=args.batch_size,
@@ -72,11 +111,15 @@ def harness(args: argparse.Namespace) -> None:
         for (name, instance), (value, _) in zip(scored, values, strict=True):
             sums.setdefault((name, instance.doc_id), []).append(float(value))
         made_of = {name: task for name, _, task in tasks}
-        docs = {(n, i.doc_id): i.doc for n, i in scored}
-        rows += [
-            row(adapter, name, doc, logprobs=v, scores=_choice(made_of[name], docs[name, doc], v))
-            for (name, doc), v in sums.items()
-        ]
+        sent: dict[tuple[str, int], list[Any]] = {}
+        for name, instance in scored:
+            sent.setdefault((name, instance.doc_id), []).append(instance)
+        for (name, doc), members in sent.items():
+            logprobs = sums[name, doc]
+            found = made_of[name].process_results(members[0].doc, [(v, False) for v in logprobs])
+            digest = prompt(members[0].args[0], [i.args[1] for i in members], [])
+            verdict = {k: v for k, v in found.items() if k in expected(name)}
+            rows.append(row(adapter, name, doc, digest, logprobs=logprobs, scores=verdict))
         for name, _, task in tasks:
             made = [i for i in task.instances if i.request_type == "generate_until"]
             if made:
@@ -85,17 +128,15 @@ def harness(args: argparse.Namespace) -> None:
                     instance.resps = [text]
                 task.apply_filters()
                 rows += [
-                    row(adapter, name, i.doc_id, text=t, scores=_extracted(task, i))
-                    for i, t in zip(made, texts, strict=True)
+                    row(
+                        *(adapter, name, i.doc_id, prompt(i.args[0], [], i.args[1]["until"])),
+                        text=text,
+                        scores=_extracted(task, i),
+                    )
+                    for i, text in zip(made, texts, strict=True)
                 ]
         del model
-    write(args.out, rows)
-
-
-def _choice(task: Any, doc: Any, values: list[float]) -> dict[str, float]:
-    """The harness's own verdicts on a document's choices."""
-    found = task.process_results(doc, [(v, False) for v in values])
-    return {k: float(v) for k, v in found.items() if k in ("acc", "acc_norm")}
+    write(args.out, _with_f1(rows, lambda task, pairs: made_of[task].aggregation()["f1"](pairs)))
 
 
 def _extracted(task: Any, instance: Any) -> dict[str, float]:
@@ -108,18 +149,42 @@ def _extracted(task: Any, instance: Any) -> dict[str, float]:
     }
 
 
-def row(adapter: str | None, task: str, doc: int, **answer: Any) -> dict[str, Any]:
-    """One answer, whoever gave it."""
-    name = Path(adapter).name if adapter else "base"
+def answering(args: argparse.Namespace) -> list[tuple[str, str | None]]:
+    """(name, folder) of whoever is asked: the base, then adapters, which are numbered from 1."""
+    numbered = [(str(number), folder) for number, folder in enumerate(args.adapter, 1)]
+    return [*([] if args.no_base else [(BASE, None)]), *numbered]
+
+
+def prompt(context: str, choices: Sequence[str], stop: Sequence[str]) -> str:
+    """SHA-256 of what was asked: the context, the continuations, the stop strings."""
+    text = json.dumps([context, list(choices), list(stop)], ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def row(adapter: str, task: str, doc: int | None, digest: str, **answer: Any) -> dict[str, Any]:
+    """One answer, whoever gave it; `doc` is None where it is of the whole task."""
     return {
-        "adapter": name,
+        "adapter": adapter,
         "task": task,
         "doc": doc,
+        "prompt": digest,
         "text": "",
         "logprobs": [],
         "scores": {},
         **answer,
     }
+
+
+def _with_f1(rows: list[dict[str, Any]], f1: Any) -> list[dict[str, Any]]:
+    """The rows and, of each task whose rows tell (gold, prediction), one with its macro-F1."""
+    pairs: dict[tuple[str, str], list[Any]] = {}
+    for one in rows:
+        if (pair := one["scores"].pop("f1", None)) is not None:
+            pairs.setdefault((one["adapter"], one["task"]), []).append(tuple(pair))
+    return rows + [
+        row(adapter, task, None, "", scores={"f1": float(f1(task, members))})
+        for (adapter, task), members in pairs.items()
+    ]
 
 
 def ours(args: argparse.Namespace) -> None:
@@ -134,8 +199,10 @@ def ours(args: argparse.Namespace) -> None:
     tokens = Tokens(checkpoint)
     prompts = [(task, doc, item, _request(tokens, item)) for task, doc, item in _items(args)]
     shapes = checkpoint_shapes(checkpoint)
-    adapters: list[Any] = [] if args.no_base else [None]
-    adapters += [read_adapter(a, shapes, 512) for a in args.adapter]
+    adapters = [
+        (name, read_adapter(folder, shapes, 512) if folder else None)
+        for name, folder in answering(args)
+    ]
     longest = max(r.length for *_, r in prompts) + 1
     options = {} if args.adapter else {"lora": False}
     if args.no_prefix_cache:
@@ -146,7 +213,7 @@ def ours(args: argparse.Namespace) -> None:
         Settings(
             max_model_len=-(-longest // 64) * 64,
             adapters_in_flight=max(1, len(args.adapter)),
-            max_rank=max([8, *(a.rank for a in adapters if a)]),
+            max_rank=max([8, *(a.rank for _, a in adapters if a)]),
             kv_cache_gib=args.kv_cache_gib,
             threads=args.threads,
             options=options,
@@ -154,37 +221,40 @@ def ours(args: argparse.Namespace) -> None:
     )
 
     def stream() -> Iterator[tuple[Any, Request]]:
-        for adapter in adapters:
+        for name, adapter in adapters:
             for task, doc, item, r in sorted(prompts, key=lambda p: p[3].prompt):
                 yield (
-                    (adapter, task, doc, item),
+                    (name, task, doc, item),
                     Request(r.prompt, adapter, r.choices, r.max_tokens, r.stop),
                 )
 
     rows = [
         row(
-            str(a.path) if a else None,
-            task,
-            doc,
+            *(name, task, doc, prompt(item.prompt, item.choices, item.stop)),
             text=answer.text,
             logprobs=answer.logprobs,
-            scores=_judged(item, answer),
+            scores=_judged(task, item, answer),
         )
-        for (a, task, doc, item), answer in engine.ask(stream())
+        for (name, task, doc, item), answer in engine.ask(stream())
     ]
     print(json.dumps(engine.metrics()))
     engine.close()
-    write(args.out, rows)
+    write(args.out, _with_f1(rows, _macro_f1))
 
 
-def _judged(item: Any, answer: Any) -> dict[str, float | None]:
+def _judged(task: str, item: Any, answer: Any) -> dict[str, Any]:
     """Our verdicts, by the harness's names."""
     from zpdbench.benchmarks import answers, items
 
     if item.choices:
         texts = items.choice_texts({"messages": item.messages, "choices": item.choices})
         verdict = answers.judge_choice(answer.logprobs, item.gold, texts, norm=True)
-        return {"acc": verdict.correct, "acc_norm": verdict.correct_norm}
+        found = {
+            "acc": verdict.correct,
+            "acc_norm": verdict.correct_norm,
+            "f1": (item.gold, verdict.prediction),
+        }
+        return {k: v for k, v in found.items() if k in expected(task)}
     if not item.gold:
         return {}
     verdict = answers.judge_number(answer.text, item.gold)
@@ -192,6 +262,23 @@ def _judged(item: Any, answer: Any) -> dict[str, float | None]:
         "exact_match,strict-match": verdict.correct,
         "exact_match,flexible-extract": verdict.correct_flexible,
     }
+
+
+def _macro_f1(task: str, pairs: Sequence[tuple[str, str]]) -> float:
+    """Macro-F1 of (gold, prediction) pairs by the code that makes scores.tsv."""
+    import polars as pl
+
+    from zpdbench.statistics.metrics import macro_f1
+
+    point = {"model": "m", "condition": "c", "seed": 0, "step": 0, "benchmark": "kobest"}
+    frame = pl.DataFrame(
+        [
+            {**point, "task": task, "item_id": str(i), "gold": g, "prediction": p}
+            | {"correct": float(g == p)}
+            for i, (g, p) in enumerate(pairs)
+        ]
+    )
+    return float(macro_f1(frame)["value"].item())
 
 
 def _items(args: argparse.Namespace) -> list[tuple[str, int, Any]]:
@@ -225,38 +312,115 @@ def _request(tokens: Any, item: Any) -> Any:
     )
 
 
+Side = dict[tuple[str, str, int | None], dict[str, Any]]
+"""Rows by adapter, task and document."""
+
+
+def read(path: str) -> Side:
+    """One side's answers.
+
+    Raises:
+        ValueError: one is given twice.
+    """
+    side: Side = {}
+    for line in Path(path).read_text("utf-8").splitlines():
+        one = json.loads(line)
+        key = (one["adapter"], one["task"], one["doc"])
+        if key in side:
+            raise ValueError(f"{path}: {key} is given twice")
+        side[key] = one
+    return side
+
+
+def run_programs(sides: Sequence[Side], data: str, seconds: float) -> None:
+    """Give both sides' HumanEval answers their `pass@1`, by our sandbox."""
+    from zpdbench.scores import programs
+
+    rows = [r for side in sides for (_, task, _), r in side.items() if task == "humaneval"]
+    if not rows:
+        return
+    count = 1 + max(r["doc"] for r in rows)
+    ask = argparse.Namespace(data=data, ask=[f"humaneval:{count}"], num_fewshot=None)
+    docs = [json.loads(item.doc) for _, _, item in _items(ask)]
+    made = [programs.program(docs[r["doc"]], r["text"]) for r in rows]
+    outcomes = programs.judge(
+        made,
+        [programs.program(doc, doc["canonical_solution"]) for doc in docs],
+        workers=programs.workers_here(),
+        floor=seconds,
+    )
+    for one, program in zip(rows, made, strict=True):
+        one["scores"]["pass@1"] = float(outcomes[program.key].status == "passed")
+
+
+def lacking(side: Side, adapters: Sequence[str], ask: Sequence[str]) -> list[str]:
+    """What should be there and is not, or is there and should not be, a line each."""
+    wanted: dict[tuple[str, str, int | None], set[str]] = {}
+    for adapter in adapters:
+        for task, count in asked(ask):
+            metrics = set(expected(task))
+            wanted |= {(adapter, task, doc): metrics - {"f1"} for doc in range(count)}
+            if "f1" in metrics:
+                wanted[adapter, task, None] = {"f1"}
+    found = [f"no answer of {key}" for key in wanted if key not in side]
+    found += [f"{key} was not asked" for key in side if key not in wanted]
+    for key, metrics in wanted.items():
+        if key in side and set(side[key]["scores"]) != metrics:
+            found.append(f"{key}: scores {sorted(side[key]['scores'])}, not {sorted(metrics)}")
+    return found
+
+
 def compare(args: argparse.Namespace) -> int:
     """Item by item."""
-    sides = []
-    for path in (args.one, args.other):
-        rows = [json.loads(line) for line in Path(path).read_text("utf-8").splitlines()]
-        sides.append({(r["adapter"], r["task"], r["doc"]): r for r in rows})
-    if sides[0].keys() != sides[1].keys():
-        print("not the same items", file=sys.stderr)
+    sides = [read(path) for path in (args.one, args.other)]
+    if any(task == "humaneval" for side in sides for _, task, _ in side):
+        if args.data is None:
+            print("--data is needed: programs are run on its HumanEval", file=sys.stderr)
+            return 2
+        run_programs(sides, args.data, args.seconds)
+    bad = [
+        f"{path}: {line}"
+        for path, side in zip((args.one, args.other), sides, strict=True)
+        for line in lacking(side, args.adapters, args.ask)
+    ]
+    if bad:
+        print(*bad[:20], sep="\n", file=sys.stderr)
+        print(f"{len(bad)} in all: not the same items and metrics", file=sys.stderr)
         return 1
-    table: dict[tuple[str, str], list[float]] = {}
-    scores: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
-    for key, one in sides[0].items():
-        other = sides[1][key]
-        differences = [abs(a - b) for a, b in zip(one["logprobs"], other["logprobs"], strict=True)]
-        worst = max(differences, default=0.0 if one["text"] == other["text"] else float("inf"))
-        table.setdefault(key[:2], []).append(worst)
-        for metric in sorted(one["scores"].keys() & other["scores"].keys()):
-            pair = one["scores"][metric], other["scores"][metric]
-            scores.setdefault((*key[:2], metric), []).append(pair)
-    print("adapter\ttask\titems\tequal\tlargest difference of a log-likelihood")
     equal = True
-    for (adapter, task), worst in table.items():
-        good = sum(w <= TOLERANCE for w in worst)
-        equal &= good == len(worst)
-        print(f"{adapter}\t{task}\t{len(worst)}\t{good}\t{max(worst):.2g}")
+    print("adapter\ttask\titems\tequal prompts\tequal\tlargest difference of a log-likelihood")
+    for adapter in args.adapters:
+        for task, count in asked(args.ask):
+            pairs = [(sides[0][key], sides[1][key]) for key in _docs(adapter, task, count)]
+            prompts = sum(one["prompt"] == other["prompt"] for one, other in pairs)
+            worst = [_difference(one, other) for one, other in pairs]
+            good = sum(w <= TOLERANCE for w in worst)
+            equal &= prompts == good == count
+            print(adapter, task, count, prompts, good, f"{max(worst):.2g}", sep="\t")
     print("adapter\ttask\tmetric\titems\tequal\tone\tother")
-    for (adapter, task, metric), pairs in scores.items():
-        good = sum(a == b for a, b in pairs)
-        equal &= good == len(pairs)
-        means = (f"{sum(side) / len(side):.4f}" for side in zip(*pairs, strict=True))
-        print(adapter, task, metric, len(pairs), good, *means, sep="\t")
+    for adapter in args.adapters:
+        for task, count in asked(args.ask):
+            for metric in expected(task):
+                keys = [(adapter, task, None)] if metric == "f1" else _docs(adapter, task, count)
+                both = [tuple(side[key]["scores"][metric] for side in sides) for key in keys]
+                good = sum(abs(a - b) <= 1e-9 for a, b in both)
+                equal &= good == len(both)
+                means = (f"{sum(side) / len(side):.4f}" for side in zip(*both, strict=True))
+                print(adapter, task, metric, len(both), good, *means, sep="\t")
+    print("all equal" if equal else "NOT equal")
     return 0 if equal else 1
+
+
+def _docs(adapter: str, task: str, count: int) -> list[tuple[str, str, int | None]]:
+    return [(adapter, task, doc) for doc in range(count)]
+
+
+def _difference(one: dict[str, Any], other: dict[str, Any]) -> float:
+    """Nats between two answers' log-likelihoods; infinite if their number or the text differs."""
+    if one["text"] != other["text"] or len(one["logprobs"]) != len(other["logprobs"]):
+        return float("inf")
+    both = zip(one["logprobs"], other["logprobs"], strict=True)
+    return max((abs(a - b) for a, b in both), default=0.0)
 
 
 def main() -> int:
@@ -269,7 +433,6 @@ def main() -> int:
         verb.add_argument("--checkpoint", required=True)
         verb.add_argument("--adapter", nargs="*", default=[])
         verb.add_argument("--no-base", action="store_true")
-        verb.add_argument("--ask", nargs="+", required=True, metavar="TASK:COUNT")
         verb.add_argument("--num-fewshot", type=int)
         verb.add_argument("--batch-size", type=int, default=8)
         verb.add_argument("--threads", type=int, default=2)
@@ -279,6 +442,11 @@ def main() -> int:
     verb = verbs.add_parser("compare")
     verb.add_argument("one")
     verb.add_argument("other")
+    verb.add_argument("--data", help="where HumanEval lies, whose programs are run")
+    verb.add_argument("--adapters", nargs="+", default=[BASE, "1"], help="`base`, or a number")
+    verb.add_argument("--seconds", type=float, default=3.0, help="least time of a program")
+    for verb in verbs.choices.values():
+        verb.add_argument("--ask", nargs="+", default=ASK, metavar="TASK:COUNT")
     args = parser.parse_args()
     begun = time.monotonic()
     if args.verb == "compare":
