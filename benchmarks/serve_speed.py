@@ -21,6 +21,8 @@ empty cache answers for all adapters (and for the base, and its checks, which th
 Whole processes are timed.
 `adapters` times generate-chunk on several grids: the marginal cost of an adapter, in per cent of a
 job for the first. `prefix` asks MMLU 5-shot with and without prefix reuse; answers must be equal.
+
+Exit code 1: a bar is missed (BARS; another by --bar), or answers differ.
 """
 
 from __future__ import annotations
@@ -41,6 +43,10 @@ import yaml
 
 from zpdbench import study as studies
 
+BARS = {"harness": 2.5, "adapters": 25.0, "prefix": 2.5}
+"""Times as fast, at least; for `adapters` per cent of a first job, at most."""
+MINI_BAR = 8.0
+"""Times as fast as the harness, at least, on the mini models: there a process costs most."""
 SHOTS = 5
 """Shots of the comparison with and without prefix reuse."""
 # Without the harness's own thousands of tasks, whose listing alone takes seconds.
@@ -185,8 +191,8 @@ def write_tasks(items: Mapping[str, Path], folder: Path) -> list[str]:
     return names
 
 
-def harness(args: argparse.Namespace, folder: Path) -> None:
-    """One job of ours and one process an adapter of theirs, in turn."""
+def harness(args: argparse.Namespace, folder: Path) -> bool:
+    """One job of ours and one process an adapter of theirs, in turn; whether the bar is reached."""
     (size,) = args.grid
     grid = Grid(args, size, folder / "grid")
     tasks = write_tasks(grid.items, folder / "tasks")
@@ -214,10 +220,11 @@ def harness(args: argparse.Namespace, folder: Path) -> None:
         f"{len(grid.adapters)} adapters\tlm-eval {one:.1f} s\tzpdbench {other:.1f} s\t"
         f"{one / other:.2f} times faster"
     )
+    return reached(one / other, args.bar, "times as fast", at_most=False)
 
 
-def adapters(args: argparse.Namespace, folder: Path) -> None:
-    """Jobs of several sizes in turn."""
+def adapters(args: argparse.Namespace, folder: Path) -> bool:
+    """Jobs of several sizes in turn; whether one more adapter costs as little as the bar says."""
     grids = [Grid(args, size, folder / size) for size in args.grid]
     seconds: list[list[float]] = [[] for _ in grids]
     for number in range(args.rounds):
@@ -227,16 +234,19 @@ def adapters(args: argparse.Namespace, folder: Path) -> None:
     medians = [statistics.median(s) for s in seconds]
     first, least = medians[0], len(grids[0].adapters)
     print(f"{least} adapters\t{first:.1f} s")
+    good = True
     for grid, taken in zip(grids[1:], medians[1:], strict=True):
         more = (taken - first) / (len(grid.adapters) - least)
         print(
             f"{len(grid.adapters)} adapters\t{taken:.1f} s\tone more: {more:.2f} s, "
             f"{100 * more / first:.0f} % of the first job"
         )
+        good &= reached(100 * more / first, args.bar, "% of a first job", at_most=True)
+    return good
 
 
-def prefix(args: argparse.Namespace, folder: Path) -> None:
-    """The same questions with and without prefix reuse, in turn."""
+def prefix(args: argparse.Namespace, folder: Path) -> bool:
+    """The same questions with and without prefix reuse, in turn; whether the bar is reached."""
     script = str(Path(__file__).with_name("compare_with_harness.py"))
     ways: dict[str, list[str]] = {"with": [], "without": ["--no-prefix-cache"]}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
@@ -258,10 +268,23 @@ def prefix(args: argparse.Namespace, folder: Path) -> None:
             whole[way].append(taken)
             print(f"{way}\tanswering {seconds[way][-1]:.1f} s\tprocess {taken:.1f} s", flush=True)
     files = [str(folder / f"{way}.jsonl") for way in ways]
-    subprocess.run([sys.executable, script, "compare", *files], check=True)
+    same = [sys.executable, script, "compare", *files, "--adapters", "base", "--ask", *args.ask]
+    subprocess.run(same, check=True)
+    ratios = {}
     for what, table in (("answering", seconds), ("process", whole)):
         one, other = (statistics.median(table[way]) for way in ("without", "with"))
-        print(f"{what}: {other:.1f} s with, {one:.1f} s without: {one / other:.2f} times faster")
+        ratios[what] = one / other
+        print(f"{what}: {other:.1f} s with, {one:.1f} s without: {ratios[what]:.2f} times faster")
+    # Starting the engine costs both ways the same, and more the fewer questions are asked.
+    return reached(ratios["answering"], args.bar, "times as fast in answering", at_most=False)
+
+
+def reached(value: float, bar: float, what: str, *, at_most: bool) -> bool:
+    """Whether a figure is on the right side of its bar; says so."""
+    good = value <= bar if at_most else value >= bar
+    side = "most" if at_most else "least"
+    print(f"{'reached' if good else 'MISSED'}: {value:.2f} {what}, the bar is at {side} {bar:g}")
+    return good
 
 
 def main() -> int:
@@ -285,10 +308,15 @@ def main() -> int:
     for verb in verbs.choices.values():
         verb.add_argument("--rounds", type=int, default=3)
         verb.add_argument("--threads", type=int, default=2)
+        verb.add_argument("--bar", type=float, help="instead of the project's own")
     args = parser.parse_args()
+    if args.bar is None:
+        mini = args.verb == "harness" and args.model.startswith("mini")
+        args.bar = MINI_BAR if mini else BARS[args.verb]
+    run_verb = {"harness": harness, "adapters": adapters, "prefix": prefix}[args.verb]
     with tempfile.TemporaryDirectory() as folder:
-        {"harness": harness, "adapters": adapters, "prefix": prefix}[args.verb](args, Path(folder))
-    return 0
+        good = run_verb(args, Path(folder))
+    return 0 if good else 1
 
 
 if __name__ == "__main__":
