@@ -1,4 +1,8 @@
-"""Tiny models of both architectures with four adapters each, and prompts of three kinds."""
+"""Tiny models of both architectures with four adapters each, and prompts of three kinds.
+
+Two trained ones too, with an adapter each, for the slow tests: random weights tell texts apart
+that a trained model's sharper or flatter probabilities might not.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,18 @@ from pathlib import Path
 import pytest
 
 from tests import tiny
-from zpdbench.engines import Adapter, Request
+from tests.checkpoints.test_folders import GGUF
+from zpdbench.checkpoints import make_checkpoint
+from zpdbench.engines import Adapter, Answer, Request
 from zpdbench.engines.adapters import checkpoint_shapes, read_adapter
+from zpdbench.study import EmbeddedModel, GgufModel
 
 ARCHITECTURES = ("qwen2", "llama")
 ADAPTERS = 4
 PROMPTS = 12
+TRAINED = ("mini", "smollm2")
+TOLERANCE = 1e-4
+"""Nats within which log-likelihoods agree."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,47 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
         ]
         result[architecture] = Model(checkpoint, adapters)
     return result
+
+
+@pytest.fixture(scope="session", params=TRAINED)
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """SmolLM2-135M out of its package, or a mini model after a few steps, with one adapter."""
+    folder = tmp_path_factory.mktemp(request.param)
+    spec: EmbeddedModel | GgufModel = GgufModel(**GGUF)
+    if request.param == "mini":
+        spec = EmbeddedModel(
+            source="embedded", architecture="qwen2", layers=4, hidden_size=128, steps=20
+        )
+    checkpoint = folder / "base"
+    make_checkpoint.make(request.param, spec, checkpoint, threads=2)
+    adapter = tiny.save_adapter(folder / "adapter", checkpoint, seed=0)
+    return Model(checkpoint, [read_adapter(adapter, checkpoint_shapes(checkpoint), 8)])
+
+
+def assert_equal_answers(
+    requests: list[tuple[int, Request]], answers: dict[int, Answer], expected: dict[int, Answer]
+) -> None:
+    """Texts, their tokens and why they end are equal; log-likelihoods to TOLERANCE."""
+    assert len(answers) == len(requests)
+    for tag, request in requests:
+        if request.choices:
+            assert answers[tag].logprobs == pytest.approx(expected[tag].logprobs, abs=TOLERANCE)
+            continue
+        assert answers[tag].text == expected[tag].text
+        assert answers[tag].finish_reason == expected[tag].finish_reason
+        # An engine may end at a stop string, where the reference generates on.
+        count = len(answers[tag].token_ids)
+        assert count > 0
+        assert answers[tag].token_ids == expected[tag].token_ids[:count]
+
+
+def assert_adapters_act(requests: list[tuple[int, Request]], answers: dict[int, Answer]) -> None:
+    """Nobody answers as another does."""
+    by_adapter: dict[str, list[Answer]] = {}
+    for tag, request in requests:
+        name = request.adapter.name if request.adapter else ""
+        by_adapter.setdefault(name, []).append(answers[tag])
+    assert len({str(a) for a in by_adapter.values()}) == len(by_adapter) > 1
 
 
 def mixed_requests(model: Model, prompts: int = PROMPTS) -> list[tuple[int, Request]]:

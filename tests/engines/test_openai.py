@@ -14,8 +14,14 @@ from typing import Any
 
 import pytest
 
-from tests.engines.conftest import Model, mixed_requests
-from tests.engines.test_vllm import TOLERANCE, reference
+from tests.engines.conftest import (
+    TOLERANCE,
+    Model,
+    assert_adapters_act,
+    assert_equal_answers,
+    mixed_requests,
+)
+from tests.engines.test_vllm import reference
 from zpdbench.engines import Request, Settings, engine_version, open_engine
 from zpdbench.engines.http import Client
 from zpdbench.errors import UserError
@@ -107,19 +113,26 @@ def test_answers_equal_transformers_and_peft(server: tuple[Model, str]) -> None:
     engine: Any = open_engine("openai", model.checkpoint, settings(url))
     requests = mixed_requests(model, prompts=5)
     answers = dict(engine.ask(requests))
-    expected = reference(model, engine.tokens, requests)
-    for tag, request in requests:
-        if request.choices:
-            assert answers[tag].logprobs == pytest.approx(expected[tag].logprobs, abs=TOLERANCE)
-        else:
-            assert answers[tag].text == expected[tag].text
-            assert answers[tag].finish_reason == expected[tag].finish_reason
+    assert_equal_answers(requests, answers, reference(model, engine.tokens, requests))
     assert engine.metrics()["requests"] == len(requests)
     assert engine.name == engine_version("openai", settings(url))
     assert engine.name.startswith("openai:vllm ")
     engine.close()
     served = Client(url).call("GET", "/models")["data"]
     assert [m["id"] for m in served] == ["tiny"], "adapters are unloaded in the end"
+
+
+def test_trained_models_answer_alike(trained: Model, tmp_path_factory: Any) -> None:
+    folder = tmp_path_factory.mktemp("t")
+    url = f"unix:{folder}/s"
+    process = serve(trained, folder / "log", "--uds", f"{folder}/s")
+    with running(process, url, folder / "log"):
+        engine: Any = open_engine("openai", trained.checkpoint, settings(url))
+        requests = mixed_requests(trained, prompts=4)
+        answers = dict(engine.ask(requests))
+        assert_equal_answers(requests, answers, reference(trained, engine.tokens, requests))
+        assert_adapters_act(requests, answers)
+        engine.close()
 
 
 def test_text_from_a_server_without_vllms_extensions(server: tuple[Model, str]) -> None:

@@ -6,8 +6,14 @@ from typing import Any
 
 import pytest
 
-from tests.engines.conftest import ARCHITECTURES, Model, mixed_requests
-from tests.engines.test_vllm import TOLERANCE, reference
+from tests.engines.conftest import (
+    ARCHITECTURES,
+    Model,
+    assert_adapters_act,
+    assert_equal_answers,
+    mixed_requests,
+)
+from tests.engines.test_vllm import reference
 from zpdbench.engines import Request, Settings, open_engine
 from zpdbench.engines.transformers_engine import _passes
 from zpdbench.errors import UserError
@@ -23,17 +29,23 @@ def test_batched_answers_equal_single_ones(models: dict[str, Model], architectur
         key=lambda pair: (pair[1].adapter.name if pair[1].adapter else "", bool(pair[1].choices)),
     )
     answers = dict(engine.ask(requests))
-    expected = reference(model, engine.tokens, requests)
-    for tag, request in requests:
-        if request.choices:
-            assert answers[tag].logprobs == pytest.approx(expected[tag].logprobs, abs=TOLERANCE)
-        else:
-            assert answers[tag].text == expected[tag].text
-            assert answers[tag].finish_reason == expected[tag].finish_reason
+    assert_equal_answers(requests, answers, reference(model, engine.tokens, requests))
     assert engine.metrics()["requests"] == len(requests)
     assert engine.metrics()["tokens_per_second"] > 0
     # Another torch or device gives other last digits, so it is another engine.
     assert engine.name.split()[::2] == ["transformers", "torch", engine.name.split()[-1]]
+    engine.close()
+
+
+@pytest.mark.slow
+def test_trained_models_answer_alike(trained: Model) -> None:
+    engine: Any = open_engine("transformers", trained.checkpoint, Settings())
+    requests = mixed_requests(trained, prompts=4)
+    # One of each kind and adapter after the other, as a job asks them.
+    requests.sort(key=lambda r: (r[1].adapter.name if r[1].adapter else "", bool(r[1].choices)))
+    answers = dict(engine.ask(requests))
+    assert_equal_answers(requests, answers, reference(trained, engine.tokens, requests))
+    assert_adapters_act(requests, answers)
     engine.close()
 
 

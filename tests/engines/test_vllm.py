@@ -12,14 +12,21 @@ from typing import Any
 import pytest
 
 from tests import tiny
-from tests.engines.conftest import ADAPTERS, ARCHITECTURES, PROMPTS, Model, mixed_requests
+from tests.engines.conftest import (
+    ADAPTERS,
+    ARCHITECTURES,
+    PROMPTS,
+    TOLERANCE,
+    Model,
+    assert_adapters_act,
+    assert_equal_answers,
+    mixed_requests,
+)
 from zpdbench.engines import Answer, Request, Settings, open_engine
 from zpdbench.engines.adapters import checkpoint_shapes, read_adapter
 from zpdbench.errors import UserError
 
 pytest.importorskip("vllm")
-
-TOLERANCE = 1e-4
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -85,26 +92,24 @@ def test_answers_equal_transformers_and_peft(served: tuple[Model, Any, dict[int,
     model, engine, answers = served
     requests = mixed_requests(model)
     assert len(requests) == PROMPTS * 3 * (ADAPTERS + 1)
-    expected = reference(model, engine.tokens, requests)
-    for tag, request in requests:
-        if request.choices:
-            assert answers[tag].logprobs == pytest.approx(expected[tag].logprobs, abs=TOLERANCE)
-        else:
-            assert answers[tag].text == expected[tag].text
-            assert answers[tag].finish_reason == expected[tag].finish_reason
-            count = len(answers[tag].token_ids)
-            assert count > 0
-            assert answers[tag].token_ids == expected[tag].token_ids[:count]
+    assert_equal_answers(requests, answers, reference(model, engine.tokens, requests))
+
+
+@pytest.mark.slow
+def test_trained_models_answer_alike(trained: Model) -> None:
+    engine: Any = open_engine(
+        "vllm", trained.checkpoint, Settings(max_model_len=128, adapters_in_flight=1)
+    )
+    requests = mixed_requests(trained, prompts=4)
+    answers = dict(engine.ask(requests))
+    assert_equal_answers(requests, answers, reference(trained, engine.tokens, requests))
+    assert_adapters_act(requests, answers)
+    engine.close()
 
 
 def test_every_adapter_acts(served: tuple[Model, Any, dict[int, Answer]]) -> None:
     model, _, answers = served
-    by_adapter: dict[str, list[Answer]] = {}
-    for tag, request in mixed_requests(model):
-        name = request.adapter.name if request.adapter else ""
-        by_adapter.setdefault(name, []).append(answers[tag])
-    assert len(by_adapter) == ADAPTERS + 1
-    assert len({str(a) for a in by_adapter.values()}) == ADAPTERS + 1
+    assert_adapters_act(mixed_requests(model), answers)
 
 
 def test_answers_do_not_depend_on_the_order(served: tuple[Model, Any, dict[int, Answer]]) -> None:
@@ -132,11 +137,34 @@ def test_asked_alone_the_answer_is_the_same(served: tuple[Model, Any, dict[int, 
 def test_prefixes_are_computed_once(served: tuple[Model, Any, dict[int, Answer]]) -> None:
     model, engine, _ = served
     prompt = tuple(range(5, 105))
+    # Letters, then choices of two tokens, which are scored by forced decoding.
+    for choices in (((1,),), ((1, 2), (1, 3))):
+        engine.forget()
+        before = engine.metrics()["cached_prompt_tokens"]
+        asked = [
+            (n, Request((*prompt, n + 5), model.adapters[0], choices=choices)) for n in range(4)
+        ]
+        assert len(dict(engine.ask(asked))) == 4
+        assert engine.metrics()["cached_prompt_tokens"] - before >= 3 * 96
+
+
+def test_metrics_tell_rate_cache_and_load(served: tuple[Model, Any, dict[int, Answer]]) -> None:
+    _, engine, _ = served
+    before = engine.metrics()
+    assert before["load_seconds"] > 0
     engine.forget()
-    before = engine.metrics()["cached_prompt_tokens"]
-    asked = [(n, Request((*prompt, n + 5), model.adapters[0], choices=((1,),))) for n in range(4)]
-    assert len(dict(engine.ask(asked))) == 4
-    assert engine.metrics()["cached_prompt_tokens"] - before >= 3 * 96
+    prompt = tuple(range(5, 105))
+    asked = [(n, Request((*prompt, n + 5), max_tokens=4)) for n in range(3)]
+    made = sum(len(answer.token_ids) for _, answer in engine.ask(asked))
+    after = engine.metrics()
+    assert after["load_seconds"] == before["load_seconds"]
+    assert after["generated_tokens"] - before["generated_tokens"] == made
+    assert after["prompt_tokens"] - before["prompt_tokens"] == 3 * 101
+    assert after["cached_prompt_tokens"] - before["cached_prompt_tokens"] >= 2 * 96
+    seconds = after["answer_seconds"]
+    assert after["tokens_per_second"] == pytest.approx(
+        (after["prompt_tokens"] + after["generated_tokens"]) / seconds, rel=1e-3
+    )
 
 
 def test_no_more_adapters_are_let_in_than_leave_a_slot_free(
