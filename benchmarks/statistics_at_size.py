@@ -22,14 +22,16 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from zpdbench.benchmarks import load
+
 MODELS, CONDITIONS = ("small", "large"), ("random", "easy_to_hard", "hard_to_easy", "zpd")
 SEEDS, STEPS = range(5), range(500, 10_001, 500)
 TASKS = {
-    "mmlu": [(f"subject{i}", 246 + (i < 20)) for i in range(57)],
-    "humaneval": [("", 164)],
-    "gsm8k": [("", 1319)],
-    "kobest": [("boolq", 1404), ("copa", 1000), ("wic", 1260), ("hellaswag", 500),
-               ("sentineg", 397)],
+    "mmlu": [(name, 246 + (i < 20)) for i, name in enumerate(load("mmlu").tasks)],
+    "humaneval": [("humaneval", 164)],
+    "gsm8k": [("gsm8k", 1319)],
+    "kobest": [("kobest_boolq", 1404), ("kobest_copa", 1000), ("kobest_wic", 1260),
+               ("kobest_hellaswag", 500), ("kobest_sentineg", 397)],
 }  # fmt: skip
 CONFIG = """\
 seeds: [0, 1, 2, 3, 4]
@@ -73,23 +75,36 @@ def make_scores(folder: Path, share: int) -> tuple[list[str], int]:
                         pl.lit(step).alias("step"),
                         pl.Series("correct", right.astype(np.float32)),
                         pl.Series("confidence", rng.random(n).astype(np.float32)),
+                        pl.Series("again", rng.random(n) < 0.9),
                     )
                 )
-            table = pl.concat(parts).with_columns(
-                pl.lit(model).alias("model"),
-                pl.lit(condition).alias("condition"),
-                pl.lit(seed).alias("seed"),
-                pl.lit(0).alias("sample"),
-                pl.lit("ok").alias("status"),
-                prediction=pl.when(pl.col("correct") > 0.5)
-                .then(pl.col("gold"))
-                .otherwise((1 - pl.col("gold").cast(pl.Int64)).cast(pl.String)),
+            table = (
+                pl.concat(parts)
+                .with_columns(
+                    pl.lit(model).alias("model"),
+                    pl.lit(condition).alias("condition"),
+                    pl.lit(seed).alias("seed"),
+                    pl.lit(0).alias("sample"),
+                    pl.lit("ok").alias("status"),
+                    # As in the study's own files, and null where there is no such score.
+                    correct_flexible=pl.when(pl.col("benchmark") == "gsm8k").then(_like()),
+                    correct_norm=pl.when(pl.col("task") == "kobest_hellaswag").then(_like()),
+                    prediction=pl.when(pl.col("correct") > 0.5)
+                    .then(pl.col("gold"))
+                    .otherwise((1 - pl.col("gold").cast(pl.Int64)).cast(pl.String)),
+                )
+                .drop("again")
             )
             path = folder / f"{model}-{condition}-{seed}.parquet"
             table.write_parquet(path)
             rows += table.height
             paths.append(str(path))
     return paths, rows
+
+
+def _like() -> pl.Expr:
+    """A verdict that is mostly the same as `correct`."""
+    return pl.when("again").then("correct").otherwise(1 - pl.col("correct"))
 
 
 def measure(verb: str, *arguments: str) -> tuple[float, float]:
