@@ -148,14 +148,20 @@ HUB = {
 
 
 def _hub(data_dir: Path, folder: Path, task: str) -> None:
-    """Write a local repository as the hub has it: a Parquet file a split, its columns and types."""
+    """Write a local repository as the hub has it: its paths, formats, columns and types."""
     definition, _ = find(task)
     for split in definition.task(task).hub.files:  # type: ignore[union-attr]
+        _, pattern = definition.hub_files(task, split)
         docs = _docs(data_dir, task, split)
         frame = pl.DataFrame([{c: d[c] for c in HUB[task]} for d in docs])
         if "label" in frame.columns:
             frame = frame.with_columns(pl.col("label").cast(pl.Int64))
-        frame.write_parquet(folder / f"{split}.parquet")
+        path = folder / pattern.replace("*", "00000-of-00001")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".parquet":
+            frame.write_parquet(path)
+        else:
+            frame.with_row_index("idx").write_ndjson(path)
 
 
 @pytest.mark.parametrize("task", HUB)
@@ -164,14 +170,9 @@ def test_rows_of_the_hub_give_the_same_items(data_dir: Path, tmp_path: Path, tas
     _hub(data_dir, tmp_path, task)
     pool_split = definition.fewshot_split
     shots = 0 if definition.fewshot == "none" else 2
-    docs = {
-        s: loaders.documents_of_rows(
-            definition, task, pl.read_parquet(tmp_path / f"{s}.parquet").to_dicts()
-        )
-        for s in ("test", pool_split)
-        if (tmp_path / f"{s}.parquet").exists()
-    }
-    of_hub = _make(definition, task, docs["test"], docs.get(pool_split, []), num_fewshot=shots)
+    docs = loaders.load_hub(definition, task, "test", tmp_path)
+    pool = loaders.load_hub(definition, task, pool_split, tmp_path) if shots else []
+    of_hub = _make(definition, task, docs, pool, num_fewshot=shots)
     pool = _docs(data_dir, task, pool_split) if shots else []
     of_file = _make(definition, task, _docs(data_dir, task), pool, num_fewshot=shots)
     assert of_hub == of_file
