@@ -40,9 +40,18 @@ def test_thirteen_words_in_prompt_or_response() -> None:
 
 
 def test_a_run_in_many_examples_is_a_phrase() -> None:
-    text = f"Say: {QUESTION} Now."
+    text = "Say: " + " ".join(QUESTION.split()[:14]) + " now."
     assert len(find([ITEM], [(str(i), text, "") for i in range(10)])) == 10
     assert find([ITEM], [(str(i), text, "") for i in range(11)]) == []
+
+
+def test_a_whole_item_is_found_in_however_many_examples() -> None:
+    whole = [(f"whole{i:02}", f"Say: {QUESTION} Now.", "") for i in range(11)]
+    part = ("part", "Say: " + " ".join(QUESTION.split()[:14]) + " now.", "")
+    hits = find([ITEM], [*whole, part])
+    assert [(h.example, h.kind) for h in hits] == [(name, "13-gram") for name, *_ in whole]
+    response = [(name, "Translate.", prompt) for name, prompt, _ in whole]
+    assert len(find([ITEM], response)) == 11
 
 
 def test_korean_and_short_items() -> None:

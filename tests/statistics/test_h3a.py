@@ -538,8 +538,9 @@ def test_a_supported_contrast_of_two_losses_says_so(tmp_path: Path) -> None:
     assert "not a larger gain" not in gained["note"]
 
 
-def test_a_shortfall_stands_in_every_row(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("done", ["kept", "left out"])
+def test_a_shortfall_and_contamination_stand_in_every_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], done: str
 ) -> None:
     from zpdbench import files
 
@@ -547,10 +548,13 @@ def test_a_shortfall_stands_in_every_row(
     folders = [str(tmp_path / f"runs/{n}") for n in "ab"]
     for folder in folders:
         Path(folder).mkdir(parents=True)
-        files.write_manifest(folder, {"notes": [said, "orca: 3 exact duplicates left out"]})
+        held = f"contamination: 7 examples hold an item of gsm8k and are {done}"
+        notes = [said, "orca: 3 exact duplicates left out", held]
+        files.write_manifest(folder, {"notes": notes})
     rows = run(tmp_path, grid(sizes={"gsm8k": 40}), "--adapters", *folders)
     whole = said.replace("; ", ", ")
-    assert all(row["note"].split("; ")[0] == whole for row in rows)
+    found = [f"contamination: 7 examples hold an item of gsm8k and are {done}", whole]
+    assert all(row["note"].split("; ")[:2] == found for row in rows)
     assert "duplicates" not in rows[0]["note"]
     assert main(["show", str(tmp_path / "h3a.tsv")]) == 0
     assert "orca: shortfall, has 21 usable examples" in capsys.readouterr().out

@@ -2,7 +2,8 @@
 
 Source: Brown et al. 2020, "Language Models are Few-Shot Learners", appendix C: 13-grams of
 lower-case words without punctuation; one that occurs in more than ten training documents is a
-phrase and no sign of contamination.
+phrase and no sign of contamination. Unlike there, a document that holds all of an item's runs holds
+the item, in however many documents it may be.
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ def find(
 
     Returns:
         One hit an example and item; `exact` where the example's prompt is the item's content or
-        the item as asked, word for word, else by a shared run in prompt or response.
+        the item as asked, word for word, else by a shared run in prompt or response: one that is
+        no phrase, or all of the item's.
     """
     whole: dict[bytes, set[int]] = {}
     runs: dict[bytes, set[int]] = {}
@@ -106,13 +108,16 @@ def find(
         for run in {*_runs(listed, n), *_runs(words(response), n)}:
             if run in runs:
                 holders.setdefault(run, set()).add(name)
-    shared = {
-        (name, index)
-        for run, names in holders.items()
-        if len(names) <= PHRASE
-        for name in names
-        for index in runs[run]
-    }
+    shared: set[tuple[str, int]] = set()
+    in_phrases: set[int] = set()
+    for run, names in holders.items():
+        if len(names) <= PHRASE:
+            shared |= {(name, index) for name in names for index in runs[run]}
+        else:
+            in_phrases |= runs[run]
+    for index in in_phrases:
+        own = [holders.get(run, set()) for run in _runs(words(items[index].content), n or WORDS)]
+        shared |= {(name, index) for name in set.intersection(*own)}
     return sorted(
         Hit(
             name,

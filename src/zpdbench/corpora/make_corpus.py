@@ -240,5 +240,6 @@ def _decontaminate(
             fix="set it to remove, or take the examples out",
         )
     if policy == "keep":
-        return rows, [f"{what} and are kept"]
-    return [row for row in rows if row["id"] not in bad], [f"{what} and are left out"]
+        return rows, [f"contamination: {what} and are kept"]
+    left = [row for row in rows if row["id"] not in bad]
+    return left, [f"contamination: {what} and are left out"]

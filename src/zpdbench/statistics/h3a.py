@@ -491,7 +491,7 @@ def main(args: argparse.Namespace) -> None:
         status = "exploratory"
         extra.append("exploratory: benchmarks chosen by hand")
     extra += seeds_differ(cells, settings.study_seeds(config))
-    extra += notes.shortfalls(getattr(args, "adapters", None) or [])
+    extra += notes.of_corpus(getattr(args, "adapters", None) or [])
     for row in rows:
         row["note"] = "; ".join([*extra, row["note"]])
         row["preregistration"] = registration

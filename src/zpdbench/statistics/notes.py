@@ -8,10 +8,13 @@ from pathlib import Path
 from zpdbench import files
 
 _SHORTFALL = ": shortfall, "
+_CONTAMINATION = "contamination: "
 
 
-def shortfalls(adapters: Sequence[str | Path]) -> list[str]:
-    """Sources that had fewer examples than were asked, once each; the runs' folders say so.
+def of_corpus(adapters: Sequence[str | Path]) -> list[str]:
+    """Sources that had too few examples, and examples that hold items; the runs' folders say so.
+
+    Each once, sorted.
 
     Raises:
         UserError: a folder without a readable manifest.
@@ -20,7 +23,7 @@ def shortfalls(adapters: Sequence[str | Path]) -> list[str]:
         str(note)
         for folder in adapters
         for note in files.read_manifest(folder).get("notes") or []
-        if _SHORTFALL in str(note)
+        if _SHORTFALL in str(note) or str(note).startswith(_CONTAMINATION)
     }
     # A row's note is parted by semicolons.
     return [note.replace("; ", ", ") for note in sorted(found)]
