@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,25 @@ def test_a_failed_folder_leaves_nothing(tmp_path: Path) -> None:
         (temporary / "x").write_text("half")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    path, order, waiting = tmp_path / "new" / "lock", [], threading.Event()
+
+    def other() -> None:
+        waiting.set()
+        with files.locked(path):
+            order.append("other")
+
+    thread = threading.Thread(target=other)
+    with files.locked(path):
+        thread.start()
+        waiting.wait()
+        # Time enough to get past a lock that does not hold.
+        thread.join(0.2)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "other"]
 
 
 @pytest.mark.parametrize(

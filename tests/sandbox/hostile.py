@@ -10,13 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from textwrap import dedent
 
-from zpdbench.sandbox import Program
+from zpdbench.sandbox import Program, codec
+from zpdbench.sandbox.server import DONE
 
 PROMPT = 'def f(x):\n    """Return what the tests ask for."""\n'
 SECRET = 8273645918273645
 ESCAPE_TEST = "def check(candidate):\n    out = candidate(0)\n    assert out == 'escaped', out\n"
 HELD = "AssertionError: held"  # the reason then: it has tried everything, to the end
 FAKE_TEST = f"def check(candidate):\n    assert candidate(41) == {SECRET}, 'wrong'\n"
+# What a tests' server says of a program that has passed: the first job of a pool's call.
+PASSED_REPORT = DONE.pack(0, 0, 0, 0.0, 0.0, 0, 0) + codec.encode(("passed", ""), 1 << 15)
 ANY = ("failed", "timeout", "memory", "crashed", "killed", "output_limit")
 
 
@@ -1514,20 +1517,18 @@ fake(
 fake(
     "forge_server_report",
     "send the server's own kind of report on every descriptor",
-    """
-    import os, struct, socket
-    def s(v): return b's' + struct.pack('<I', len(v)) + v
-    def i(v): return b'i' + struct.pack('<q', v)
-    passed = b't' + struct.pack('<I', 2) + s(b'passed') + s(b'')
-    fields = [(b'kind', s(b'done')), (b'job', i(0)), (b'exit', i(0)), (b'killed', s(b'')),
-              (b'said', b'b' + struct.pack('<I', len(passed)) + passed)]
-    report = b'd' + struct.pack('<I', len(fields)) + b''.join(s(k) + v for k, v in fields)
+    f"""
+    import os, struct
+    report = {PASSED_REPORT!r}
+    verdict = report[{DONE.size}:]
     def f(x):
-        for fd in range(0, 256):
-            try:
-                os.write(fd, report)
-            except OSError:
-                pass
+        for said in (report, verdict, struct.pack('<I', len(report)) + report,
+                     struct.pack('<I', len(verdict)) + verdict):
+            for fd in range(0, 256):
+                try:
+                    os.write(fd, said)
+                except OSError:
+                    pass
         return x
     """,
     "failed",

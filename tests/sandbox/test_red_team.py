@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.sandbox.hostile import ESCAPE_TEST, HELD, HOSTILE, PROMPT, Hostile
+from tests.sandbox.hostile import ESCAPE_TEST, HELD, HOSTILE, PASSED_REPORT, PROMPT, Hostile
 from zpdbench.sandbox import Limits, Pool, Program, Verdict
+from zpdbench.sandbox.pool import Server, conclude
 from zpdbench.sandbox.root import DEVICES
 
 MiB = 1 << 20
@@ -183,6 +184,17 @@ def test_hostile(hostile: Hostile, pool: Pool, bait: Bait) -> None:
         assert verdict.reason == HELD, ("it has not tried all that it says", verdict)
     assert after.passed, ("the pool does not go on", after)
     assert bait.untouched(), hostile.tries
+
+
+def test_the_forged_report_is_what_a_server_says() -> None:
+    """In the right place it would be believed: it must not come to be there."""
+    server = Server.__new__(Server)
+    server.socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with server.socket, other:
+        other.send(PASSED_REPORT)
+        report = server.report(0)
+    assert report is not None
+    assert conclude(report, report, LIMITS) == ("passed", "")
 
 
 def test_the_programs_run_where_nothing_holds_them(bait: Bait) -> None:

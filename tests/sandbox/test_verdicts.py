@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import json
 import os
-import time
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.sandbox.test_red_team import descendants
 from zpdbench.errors import UserError
-from zpdbench.sandbox import LAYERS, Limits, Pool, Program, Verdict, calibrate, layers
+from zpdbench.sandbox import LAYERS, Limits, Pool, Program, Verdict, calibrate, codec, layers
 from zpdbench.sandbox.evalplus import plus_test
+from zpdbench.sandbox.pool import _Worker
 from zpdbench.sandbox.server import helpers
 
 DATA = Path(
     os.environ.get("ZPDBENCH_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")
 )
+THROUGHPUT = Path(__file__).resolve().parents[2] / "benchmarks" / "sandbox_throughput.py"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the data sets are not here")
 
 
@@ -169,6 +174,67 @@ def test_killed_when_the_sandbox_is_gone_and_the_pool_goes_on() -> None:
             verdict = judge(pool, "def f(x): return x", "assert candidate(1) == 1")
             # The retry finds fresh sandboxes.
             assert verdict.passed
+
+
+@pytest.mark.parametrize("role", ["candidate", "tests"])
+def test_killed_when_the_sandbox_is_gone_in_both_tries(
+    role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, tries = _Worker.start, []
+
+    def and_kill(worker: _Worker, *order: Any) -> None:
+        start(worker, *order)
+        worker.servers[role].process.kill()
+        tries.append(order[1].key)
+
+    with Pool(workers=1) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(_Worker, "start", and_kill)
+            verdict = judge(pool, "import time\ndef f(x): time.sleep(60)", "candidate(1)")
+        assert len(tries) == 2
+        assert (verdict.status, verdict.retried) == ("killed", True)
+        assert verdict.reason == f"the {role} sandbox broke down"
+        assert judge(pool, "def f(x): return x", "assert candidate(1) == 1").passed
+
+
+def test_killed_when_the_sandbox_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zpdbench.sandbox.pool.GRACE_SECONDS", 0.5)
+    start, before = _Worker.start, descendants()
+
+    def and_stop(worker: _Worker, *order: Any) -> None:
+        start(worker, *order)
+        for pid in descendants() - before:
+            os.kill(pid, signal.SIGSTOP)
+
+    with Pool(workers=1, limits=Limits(cpu_seconds=0.5, wall_seconds=1.0)) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(_Worker, "start", and_stop)
+            verdict = judge(pool, "import time\ndef f(x): time.sleep(60)", "candidate(1)")
+        assert (verdict.status, verdict.retried) == ("killed", True)
+        assert verdict.reason == "its sandbox did not answer"
+    monkeypatch.undo()
+    with Pool(workers=1) as pool:
+        assert judge(pool, "def f(x): return x", "assert candidate(1) == 1").passed
+    assert descendants() <= before, "what was stopped is ended too"
+
+
+def test_the_second_try_is_within_what_keeps_others_off(pool: Pool) -> None:
+    seen: list[str] = []
+
+    @contextmanager
+    def alone() -> Iterator[None]:
+        seen.append("in")
+        yield
+        seen.append("out")
+
+    good = Program("good", "def f(x):\n", "    return x\n", "def check(c):\n    c(1)\n", "f")
+    slow = replace(good, key="slow", completion="    while True: pass\n")
+    with Pool(limits=Limits(cpu_seconds=0.2, wall_seconds=60.0), alone=alone) as mine:
+        mine.judge([good], lambda v: seen.append(v.key))
+        assert seen == ["good"]
+        seen.clear()
+        mine.judge([slow, good, slow], lambda v: seen.append(v.key))
+    assert seen == ["good", "in", "slow", "slow", "out"]
 
 
 def test_a_program_of_more_than_the_first_tries_time_is_tried_alone_with_the_whole() -> None:
@@ -426,13 +492,20 @@ def test_set_order_and_addresses_are_the_same_in_every_pool() -> None:
 
 
 def test_starts_in_well_under_a_second() -> None:
-    """One second; on a machine with more to do than cores, so much more."""
-    times = []
+    """Of the processor: on an idle machine it is less on the clock, as two sandboxes start at once.
+
+    Seconds on the clock would say how busy the machine is.
+    """
+    spec = importlib.util.spec_from_file_location("sandbox_throughput", THROUGHPUT)
+    assert spec is not None and spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    used = []
     for _ in range(3):
-        start = time.monotonic()
+        start = script.cpu_of_descendants()
         with Pool(workers=1):
-            times.append(time.monotonic() - start)
-    assert min(times) < max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+            used.append(script.cpu_of_descendants() - start)
+    assert 0 < min(used) < 1.0
 
 
 def test_calibration_and_broken_references() -> None:
@@ -474,6 +547,28 @@ def test_refuses_without_bubblewrap_unless_waived(monkeypatch: pytest.MonkeyPatc
         assert "Permission" in judge(pool, secret, "candidate(1)").reason
         identity = "import os\ndef f(x): return os.getuid()"
         assert judge(pool, identity, "assert candidate(1) != 0").passed
+
+
+@pytest.mark.parametrize("layer", ["landlock", "capabilities", "processes"])
+def test_refuses_without_a_layer_unless_waived(layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    decode = codec.decode
+
+    def without(data: bytes, limit: int) -> Any:
+        value = decode(data, limit)
+        if type(value) is dict and value.get("kind") == "hello":
+            value["layers"][layer] = "said for this test"
+        return value
+
+    monkeypatch.setattr("zpdbench.sandbox.pool.codec.decode", without)
+    with pytest.raises(UserError, match=f"layer '{layer}' .said for this test.: ."), Pool():
+        pass
+    others = [name for name in LAYERS if name != layer]
+    with pytest.raises(UserError, match=f"'{layer}'"), Pool(waive=others):
+        pass
+    with Pool(waive=[layer]) as pool:
+        assert pool.missing == {layer: "said for this test"}
+        assert pool.mode != "bare"
+        assert judge(pool, "def f(x): return x", "assert candidate(1) == 1").passed
 
 
 def test_refuses_without_seccomp_unless_waived(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -444,6 +445,7 @@ class Pool:
         workers: programs judged at the same time; each takes about one core.
         limits: what each program may use.
         waive: layers (see `LAYERS`) that may be missing on this machine.
+        alone: makes the context of a second try, which can keep other pools off meanwhile.
 
     Attributes:
         mode: the way it was started (see `modes`).
@@ -454,7 +456,11 @@ class Pool:
     """
 
     def __init__(
-        self, workers: int = 1, limits: Limits | None = None, waive: Collection[str] = ()
+        self,
+        workers: int = 1,
+        limits: Limits | None = None,
+        waive: Collection[str] = (),
+        alone: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         if workers < 1:
             raise UserError(
@@ -466,6 +472,7 @@ class Pool:
             )
         self.limits = limits or Limits()
         self.waive = frozenset(waive)
+        self._alone = alone
         self.mode = ""
         self.missing: dict[str, str] = {}
         self._workers: list[_Worker] = []
@@ -535,9 +542,10 @@ class Pool:
         """The verdicts, in the programs' order.
 
         A program that timed out (or whose sandbox was killed) is tried once more, with no other
-        program of this pool running, before that is its verdict. As that second run has the whole
-        time, the first has less of it (see `Limits.first_try`): most programs that time out do not
-        end at all. `progress` is called with each verdict as it becomes final.
+        program of this pool running (nor what `alone` keeps off), before that is its verdict. As
+        that second run has the whole time, the first has less of it (see `Limits.first_try`): most
+        programs that time out do not end at all. `progress` is called with each verdict as it
+        becomes final.
         """
         programs = list(programs)
         verdicts: dict[int, Verdict] = {}
@@ -558,7 +566,9 @@ class Pool:
             final(index, replace(verdict, retried=True))
 
         self._go(programs, range(len(programs)), self._workers, self.limits.first_try(), first)
-        self._go(programs, sorted(again), self._workers[:1], self.limits, second)
+        if again:
+            with self._alone():
+                self._go(programs, sorted(again), self._workers[:1], self.limits, second)
         return [verdicts[index] for index in range(len(programs))]
 
     def _go(

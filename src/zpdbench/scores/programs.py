@@ -7,8 +7,9 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def judge(
         limit = seconds or _calibrated(references, floor, waive, cache)
         todo = list(waiting.values())
         with (
-            Pool(min(workers, len(todo)), _limits(limit), waive) as pool,
+            Pool(min(workers, len(todo)), _limits(limit), waive, partial(_alone, cache)) as pool,
             track("programs", len(todo), "programs") as progress,
         ):
 
@@ -166,15 +167,30 @@ def _calibrated(
     machine = [platform.node(), platform.processor(), os.cpu_count(), floor, *_interpreter()]
     name = f"limit-{_digest([keys, machine, _sandbox_digest(), sorted(waive)])}.timing.json"
     path = None if cache is None else cache / name
-    if path is not None:
-        try:
-            return float(json.loads(path.read_text("utf-8"))["seconds"])
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
-    seconds = sandbox.calibrate(references, floor=floor, waive=waive)
-    if path is not None:
-        files.write_text(path, json.dumps({"seconds": seconds}) + "\n")
+    if (known := _known_limit(path)) is not None:
+        return known
+    with _alone(cache):
+        # Another job may have measured it while this one waited.
+        if (known := _known_limit(path)) is not None:
+            return known
+        seconds = sandbox.calibrate(references, floor=floor, waive=waive)
+        if path is not None:
+            files.write_text(path, json.dumps({"seconds": seconds}) + "\n")
     return seconds
+
+
+def _known_limit(path: Path | None) -> float | None:
+    try:
+        return None if path is None else float(json.loads(path.read_text("utf-8"))["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _alone(cache: Path | None) -> AbstractContextManager[None]:
+    """For what measures time: one job of this machine at once, of those that share a cache."""
+    if cache is None:
+        return nullcontext()
+    return files.locked(cache / f"alone-{files.digest(platform.node())[:16]}.lock")
 
 
 def _limits(seconds: float) -> Limits:
