@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ import pytest
 from tests import tiny
 from tests.generations.conftest import CONDITIONS, STEPS, Grid
 from zpdbench import files
+from zpdbench import study as studies
 from zpdbench.engines import Answer, Request
 from zpdbench.errors import UserError
 from zpdbench.generations import generate_chunk
@@ -63,6 +65,24 @@ def test_every_item_is_answered_once(done: tuple[Path, Path]) -> None:
     assert counts == {"base 0": 30, **expected}
 
 
+def test_prompts_with_a_common_beginning_follow_each_other(grid: Grid, cache: Path) -> None:
+    """So that the engine computes that beginning once, however small its cache is."""
+    args = grid.arguments(cache.parent / "all.parquet")
+    study = studies.resolve(studies.load(args.study))
+    members = study.chunks["tiny", "all"]
+    job = generate_chunk.Job(
+        study, "tiny", members, Path(args.checkpoint), args.adapters, args.items
+    )
+    by_cell: dict[str, list[tuple[int, ...]]] = {}
+    for asked, request in job._requests(job.cells):
+        by_cell.setdefault(asked.cell.key, []).append(request.prompt)
+    assert list(by_cell) == [cell.key for cell in job.cells], "one cell after the other"
+    assert all(prompts == sorted(prompts) for prompts in by_cell.values())
+    for cell in job.cells:
+        as_written = [job.prompts[cell.benchmark][name].ids for name in cell.items]
+        assert as_written != sorted(as_written), "else this test says nothing"
+
+
 def test_answers_have_what_their_kind_has(done: tuple[Path, Path]) -> None:
     frame = pl.read_parquet(done[0])
     texts = frame.filter(pl.col("benchmark") == "gsm8k")
@@ -82,6 +102,9 @@ def test_the_sample_probed_alone_agrees(done: tuple[Path, Path]) -> None:
     timing = json.loads(done[0].with_suffix(".timing.json").read_text("utf-8"))
     assert timing["batch_invariance"]["largest"] < 1e-4
     assert timing["engine"]["generated_tokens"] > 0
+    assert timing["engine"]["tokens_per_second"] > 0
+    assert timing["engine"]["load_seconds"] > 0
+    assert timing["engine"]["cached_prompt_tokens"] >= 0
 
 
 def test_the_transformers_engine_gives_the_same(
@@ -115,6 +138,20 @@ def test_a_second_job_starts_no_engine_and_writes_the_same(
     assert second["engine"] == first["engine"], "what they cost is told still"
     assert second["cells_from_cache"] == second["cells"]
     assert "15 cells, 15 found in the cache, 0 to answer" in capsys.readouterr().err
+
+
+def test_progress_is_told_by_tokens(
+    grid: Grid, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "all.parquet"
+    generate_chunk.main(grid.arguments(out))
+    # The last line of a log, where the total is that of the prompts, known from the start.
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("generate tiny: ")]
+    frame = pl.read_parquet(out)
+    prompts = f"{frame['n_prompt_tokens'].sum():,}"
+    assert line.startswith(f"generate tiny: {prompts}/{prompts} prompt tokens (100 %), ")
+    assert f", {frame['n_tokens'].sum():,} generated, " in line
+    assert re.search(r" [\d,]+ tokens/s, 15/15 cells, ", line)
 
 
 def test_only_what_is_new_is_asked(

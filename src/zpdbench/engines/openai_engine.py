@@ -167,6 +167,12 @@ class OpenAIEngine:
         """Counts of requests and tokens; seconds to connect and answer; tokens a second."""
         return rates(self._counts, self._seconds)
 
+    def forget(self) -> None:
+        """Empty the server's prefix cache, where it lets that be done (see docs/benchmarks.md)."""
+        if self._is_vllm:
+            with suppress(RefusedError):
+                self._client.call("POST", "/reset_prefix_cache", root=True)
+
     def close(self) -> None:
         """Unload what was loaded, and close the connection."""
         for name in sorted(self._served):

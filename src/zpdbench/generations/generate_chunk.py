@@ -422,22 +422,28 @@ class Job:
     def _answer(self, cells: Sequence[Cell]) -> None:
         self.engine(cells[0])
         partial: dict[str, dict[str, Row]] = {cell.key: {} for cell in cells}
-        total = sum(len(cell.items) for cell in cells)
-        done = tokens = 0
+        # How long the texts get is not known before; the prompts' tokens are, and they are most.
+        total = sum(len(self.prompts[c.benchmark][name].ids) for c in cells for name in c.items)
+        done = tokens = made = 0
         begun = time.monotonic()
-        with track(f"generate {self.model}", total, "answers") as bar:
+        with track(f"generate {self.model}", total, "prompt tokens") as bar:
             for asked, answer in self._answers(cells):
                 cell, rows = asked.cell, partial[asked.cell.key]
                 row = self._row(cell, asked.item_id, answer)
                 rows[asked.item_id] = row
                 tokens += row["n_prompt_tokens"] + row["n_tokens"]
+                made += row["n_tokens"]
                 if len(rows) == len(cell.items):
                     ordered = {name: rows[name] for name in cell.items}
                     self.cache.store(cell, list(ordered.values()))
                     self.rows[cell.key] = ordered
                     done += 1
                 rate = tokens / max(time.monotonic() - begun, 1e-9)
-                bar.advance(1, f"{rate:,.0f} tokens/s, {done}/{len(cells)} cells, {cell.title}")
+                bar.advance(
+                    row["n_prompt_tokens"],
+                    f"{made:,} generated, {rate:,.0f} tokens/s, {done}/{len(cells)} cells, "
+                    f"{cell.title}",
+                )
 
     def _answers(self, cells: Sequence[Cell]) -> Iterator[tuple[_Asked, Answer]]:
         """All answers, from one engine, or from one after the other where weights differ."""
