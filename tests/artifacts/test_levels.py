@@ -40,7 +40,8 @@ def opened(folder: Path, tmp_path: Path) -> Bundle:
 def programs(count: int, statuses: list[str]) -> pl.DataFrame:
     """A score file of `count` programs, the first of them with these statuses."""
     told = [*statuses, *["passed"] * (count - len(statuses))]
-    text = dict.fromkeys(("model", "condition", "prediction", "gold", "extracted", "template"), "x")
+    names = ("model", "condition", "prediction", "gold", "finish_reason", "extracted", "template")
+    text = dict.fromkeys(names, "x")
     rows = [
         {
             **text,
@@ -61,7 +62,7 @@ def programs(count: int, statuses: list[str]) -> pl.DataFrame:
             **dict.fromkeys(
                 ("correct", "correct_flexible", "correct_norm", "confidence"), pl.Float64
             ),
-            **dict.fromkeys(("status", "extracted", "template"), pl.String),
+            **dict.fromkeys(("status", "finish_reason", "extracted", "template"), pl.String),
         },
     )
 

@@ -11,9 +11,12 @@ from typing import Any
 import polars as pl
 import pytest
 
+from zpdbench import files
 from zpdbench import study as studies
 from zpdbench.cli import main
 from zpdbench.files import sha256_file
+from zpdbench.sandbox import Program
+from zpdbench.scores import programs
 
 Row = dict[str, Any]
 ITEMS, INTERIM = 10, 5
@@ -28,12 +31,16 @@ SCHEMA = {
 class Grid:
     """A study with its items, and answers to them."""
 
-    def __init__(self, folder: Path, root: Path, **gsm8k: Any) -> None:
+    def __init__(
+        self, folder: Path, root: Path, others: dict[str, Any] | None = None, **gsm8k: Any
+    ) -> None:
         self.folder = folder
         config, _ = studies.read_yaml(root / "config" / "mini.yaml")
         for section in config["benchmarks"].values():
             section |= {"items": ITEMS, "interim_items": INTERIM}
         config["benchmarks"]["gsm8k"] |= gsm8k
+        if others is not None:
+            config |= {"hypotheses": {}, **others}
         study = studies.parse(config)
         self.study_file = folder / "study.yaml"
         self.study_file.write_text(studies.lock_text(study), "utf-8")
@@ -131,6 +138,59 @@ def test_an_answer_that_was_cut_is_told_from_none(grid: Grid) -> None:
     assert grid.score(rows, condition="base") == 0
     table = pl.read_parquet(grid.folder / "out.parquet")
     assert set(table.filter(pl.col("benchmark") == "gsm8k")["status"]) == {"truncated"}
+    assert set(table["finish_reason"]) == {"length"}, "a program's too"
+
+
+def test_humaneval_plus_goes_the_same_way(
+    tmp_path: Path, root: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZPDBENCH_CACHE", str(tmp_path / "cache"))
+    plus = {"humaneval_plus": {"source": "files", "items": 3}}
+    grid = Grid(tmp_path, root, {"benchmarks": plus, "data_dir": str(data_dir)})
+    wrong = grid.items["humaneval_plus"][1]["item_id"]
+
+    def text(item: Row) -> str:
+        return "    return None\n" if item["item_id"] == wrong else right(item)
+
+    assert grid.score(grid.answers(text, [0]), condition="base") == 0
+    table = pl.read_parquet(grid.folder / "out.parquet")
+    assert table["benchmark"].unique().to_list() == ["humaneval_plus"]
+    statuses = dict(table.select("item_id", "status").iter_rows())
+    assert len(statuses) == 3
+    assert {name for name, status in statuses.items() if status == "failed"} == {wrong}
+    assert set(statuses.values()) == {"passed", "failed"}
+
+
+def test_calibration_and_second_tries_take_the_machine_s_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doc = {
+        "prompt": "def f(x):\n",
+        "test": "def check(c):\n    assert c(1) == 1\n",
+        "entry_point": "f",
+    }
+    locked, taken = files.locked, []
+
+    def watched(path: Path) -> Any:
+        taken.append(path)
+        return locked(path)
+
+    monkeypatch.setattr(files, "locked", watched)
+    good, slow = (programs.program(doc, f"    {b}\n") for b in ("return x", "while x: pass"))
+
+    def judge(*given: Program, seconds: float | None = None) -> list[str]:
+        told = programs.judge(given, [good], workers=1, seconds=seconds, cache=tmp_path)
+        return [told[p.key].status for p in given]
+
+    assert judge(good) == ["passed"]
+    assert len(taken) == 1 and taken[0].parent == tmp_path, "the limit is measured"
+    assert judge(slow) == ["timeout"]
+    assert len(taken) == 2 and taken[1] == taken[0], "the limit is known, and the program retried"
+    assert judge(good, seconds=5.0) == ["passed"]
+    assert len(taken) == 2
+    told = programs.judge([slow], [good], workers=1, seconds=0.3)
+    assert (told[slow.key].status, told[slow.key].retried) == ("timeout", True)
+    assert len(taken) == 2, "without a cache there is no place for a lock"
 
 
 def test_hellaswag_has_acc_norm_and_kobest_predictions(grid: Grid) -> None:

@@ -30,7 +30,8 @@ GENERATIONS = {
 }
 SCORES = {
     **dict.fromkeys(("model", "condition", "benchmark", "task", "item_id"), _TEXT),
-    **dict.fromkeys(("prediction", "gold", "status", "extracted", "template"), _TEXT),
+    **dict.fromkeys(("prediction", "gold", "status", "finish_reason"), _TEXT),
+    **dict.fromkeys(("extracted", "template"), _TEXT),
     **dict.fromkeys(("seed", "step", "sample"), _INT),
     **dict.fromkeys(("correct", "correct_flexible", "correct_norm", "confidence"), _FLOAT),
 }

@@ -36,7 +36,7 @@ GENERATION_COLUMNS = (
 COLUMNS = (
     *("model", "condition", "seed", "step", "benchmark", "task", "item_id", "sample"),
     *("prediction", "gold", "correct", "correct_flexible", "correct_norm", "confidence"),
-    *("status", "extracted", "template"),
+    *("status", "finish_reason", "extracted", "template"),
 )
 
 
@@ -314,6 +314,7 @@ def verdicts(
                 "correct_norm": verdict.correct_norm,
                 "confidence": verdict.confidence,
                 "status": verdict.status,
+                "finish_reason": row["finish_reason"],
                 "extracted": verdict.extracted,
                 "template": item["template"],
                 "flexible": answers.flexible_number(row["text"]) if one.votes else "",
