@@ -39,11 +39,12 @@ venv: .venv/installed ## .venv with everything, each package checked by hash
 h3a: venv ## the main job: results/h3a.tsv
 	$(BIN)/snakemake --cores $(CORES) all
 
-check: venv ## lint, format, types, the workflow's lint and dry run
+check: venv ## lint, format, types, tests that can be collected, the workflow's lint and dry run
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check --compact-diff Snakefile rules
 	$(BIN)/mypy
+	$(BIN)/python -m pytest --collect-only -qq >/dev/null || $(BIN)/python -m pytest --collect-only -q
 	$(BIN)/snakemake --lint
 	for config in config/*.yaml; do case $$config in *lock*) continue;; esac; \
 	  $(BIN)/snakemake --dry-run --quiet all --configfile $$config --config results=$$(mktemp -d) >/dev/null \
