@@ -29,7 +29,10 @@ try:
     images = containers.image_files(study.images, Path(workflow.basedir))
     if in_containers and not workflow.dryrun:
         containers.enter(
-            study, Path(workflow.basedir), main_process=workflow.is_main_process
+            study,
+            Path(workflow.basedir),
+            given=request,
+            main_process=workflow.is_main_process,
         )
 except UserError as error:
     print(f"configuration: {error}", file=sys.stderr)

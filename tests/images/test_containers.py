@@ -114,7 +114,7 @@ def test_what_lies_outside_the_working_directory_is_bound(
     monkeypatch.setenv("PYTHONPATH", "/broken")
     monkeypatch.delenv("ZPDBENCH_DATA", raising=False)
     given = study.model_copy(update={"data_dir": "data"})
-    settings = containers._settings(given, here, Path("/wheel"), dict(os.environ))
+    settings = containers._settings(given, here, Path("/wheel"), dict(os.environ), {})
     binds = settings["APPTAINER_BINDPATH"].split(",")
     assert binds[0] == "/wheel:/opt/zpdbench:ro"
     assert binds[1].endswith(f":{settings['APPTAINERENV_TMPDIR']}")
@@ -134,7 +134,7 @@ def test_gpus_are_given_by_configuration(
     monkeypatch.chdir(tmp_path)
     images = study.images.model_copy(update={"nv": True})
     settings = containers._settings(
-        study.model_copy(update={"images": images}), tmp_path, Path("/w"), {}
+        study.model_copy(update={"images": images}), tmp_path, Path("/w"), {}, {}
     )
     assert settings["APPTAINER_NV"] == "1"
 
@@ -144,4 +144,39 @@ def test_folders_of_the_hub_are_bound(study: Study, root: Path, tmp_path: Path) 
     hub = Hub(cache=str(tmp_path / "hub"), folder=str(tmp_path / "mirror"))
     given = study.model_copy(update={"hub": hub, "results": str(tmp_path / "results")})
     assert str(tmp_path / "hub") in containers._writable(given)
-    assert str(tmp_path / "mirror") in containers._readable(given, root)
+    assert str(tmp_path / "mirror") in containers._readable(given, root, {})
+
+
+def test_what_was_recorded_of_an_image_is_bound(study: Study, root: Path, image: Path) -> None:
+    """A job inside records its image's digests; of a folder that is not ours nothing else."""
+    images = study.images.model_copy(update={"score": str(image)})
+    given = study.model_copy(update={"images": images})
+    bound = containers._readable(given, root, {})
+    assert str(image.with_suffix(".json")) in bound
+    assert not {str(image), str(image.parent)} & set(bound)
+
+
+def test_what_is_verified_is_bound_read_only(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, home = tmp_path / "here", tmp_path / "home"
+    (home / "data").mkdir(parents=True)
+    here.mkdir()
+    for name in ("crate.zip", "crate.zip.sig", "signers", "of-no-use", "other.sig"):
+        (home / name).touch()
+    (here / "mine.zip").touch()
+    monkeypatch.chdir(here)
+    monkeypatch.delenv("ZPDBENCH_DATA", raising=False)
+
+    def bound(**given: object) -> set[str]:
+        settings = containers._settings(study, here, Path("/wheel"), {}, given)
+        binds = settings["APPTAINER_BINDPATH"].split(",")
+        return {bind.split(":")[0] for bind in binds if bind.endswith(":ro")} - {"/wheel"}
+
+    # Named from the working directory or not; a signature beside a bundle comes with it.
+    assert bound(bundle="../home/crate.zip") == {f"{home}/crate.zip", f"{home}/crate.zip.sig"}
+    given = {"data": home / "data", "signers": home / "signers", "signature": home / "other.sig"}
+    assert bound(bundle="mine.zip", level=2, **given) == {str(path) for path in given.values()}
+    assert bound(bundle=str(home)) == {str(home)}
+    # What is not there is left to `verify` to tell: Apptainer would only say that it cannot bind.
+    assert bound(bundle="/nowhere/crate.zip") == set()

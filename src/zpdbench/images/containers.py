@@ -44,11 +44,18 @@ def image_files(images: Images, root: Path) -> dict[str, str]:
     return chosen
 
 
-def enter(study: Study, root: Path, *, main_process: bool = True) -> None:
+def enter(
+    study: Study,
+    root: Path,
+    *,
+    given: Mapping[str, object] | None = None,
+    main_process: bool = True,
+) -> None:
     """Set what Apptainer needs to know for this study's jobs; unpack the project's wheel.
 
     Args:
         root: the project's folder.
+        given: what `verify` is asked for by --config: bundle, data and so on.
         main_process: False in the Snakemake of a single job on a node, which uses the wheel of the
             run that submitted it.
 
@@ -56,11 +63,11 @@ def enter(study: Study, root: Path, *, main_process: bool = True) -> None:
         UserError: there is no Apptainer, or the wheel cannot be built.
     """
     _program()
-    given = os.environ.get(WHEEL)
-    if main_process or not given:
-        given = str(wheel.unpacked(root, Path(study.images.folder)).resolve())
-        os.environ[WHEEL] = given
-    os.environ.update(_settings(study, root, Path(given), os.environ))
+    unpacked = os.environ.get(WHEEL)
+    if main_process or not unpacked:
+        unpacked = str(wheel.unpacked(root, Path(study.images.folder)).resolve())
+        os.environ[WHEEL] = unpacked
+    os.environ.update(_settings(study, root, Path(unpacked), os.environ, given or {}))
 
 
 def check(images: Iterable[str], arguments: str = "") -> None:
@@ -162,12 +169,16 @@ def read_facts(image: Path) -> dict[str, object]:
 
 
 def _settings(
-    study: Study, root: Path, wheel_folder: Path, environment: Mapping[str, str]
+    study: Study,
+    root: Path,
+    wheel_folder: Path,
+    environment: Mapping[str, str],
+    given: Mapping[str, object],
 ) -> dict[str, str]:
     """Apptainer's variables: what is bound, which variables pass, no environment of the host."""
     binds = [f"{wheel_folder}:{CONTAINER_WHEEL}:ro", f"{_temporary()}:{CONTAINER_TMP}"]
     binds += [f"{folder}:{folder}" for folder in _writable(study)]
-    binds += [f"{folder}:{folder}:ro" for folder in _readable(study, root)]
+    binds += [f"{path}:{path}:ro" for path in _readable(study, root, given)]
     for bind in binds:
         if "," in bind:
             raise UserError(
@@ -211,14 +222,25 @@ def _writable(study: Study) -> list[str]:
     return _outside(folders)
 
 
-def _readable(study: Study, root: Path) -> list[str]:
-    """Folders outside the working directory that jobs read; a bundle holds the workflow itself."""
+def _readable(study: Study, root: Path, given: Mapping[str, object]) -> list[str]:
+    """What jobs read outside the working directory; a bundle holds the workflow itself.
+
+    A job records its image's digests from the file beside it. What `verify` is given is bound
+    itself, not the folder that it lies in, which may be a home.
+    """
     folders = [str(root), *(m.path for m in study.models.values() if isinstance(m, LocalModel))]
+    folders.append(study.images.folder)
+    images = [getattr(study.images, stage) or "" for stage in names.STAGES]
+    folders += [re.sub(r"\.[^./]+$", ".json", image) for image in images if "://" not in image]
+    folders += [str(given[k]) for k in ("bundle", "data", "signers", "signature") if k in given]
+    if "bundle" in given:
+        # Where `verify` looks for a signature that it is not given.
+        folders.append(f"{str(given['bundle']).rstrip('/')}.sig")
     if data := study.data_dir or os.environ.get("ZPDBENCH_DATA"):
         folders.append(data)
     if study.hub.folder:
         folders.append(study.hub.folder)
-    return _outside(f for f in folders if Path(f).exists())
+    return _outside(f for f in folders if f and Path(f).exists())
 
 
 def _outside(folders: Iterable[str]) -> list[str]:
