@@ -28,6 +28,7 @@ _MODULES = (
     "numpy", "polars", "torch", "transformers", "peft", "vllm", "tokenizers", "safetensors",
     "scipy", "statsmodels", "matplotlib", "kiwipiepy", "textstat",
 )  # fmt: skip
+_IMAGE_DIGESTS = ("sif_sha256", "rootfs_sha256", "oci_manifest")
 _CPU_FLAGS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile")
 
 
@@ -218,9 +219,19 @@ def machine() -> dict[str, Any]:
         "threads": int(threads) if threads.isdigit() else None,
         "gpus": gpus,
         "image": Path(image).name or None,
+        "image_digests": _image_digests(Path(image)) if image else None,
         "wheel": wheel.read_text("utf-8").split()[0] if wheel.is_file() else None,
         "packages": versions,
     }
+
+
+def _image_digests(image: Path) -> dict[str, str] | None:
+    """What was recorded beside an image when it was built; None if nothing was."""
+    try:
+        facts = json.loads(image.with_suffix(".json").read_text("utf-8"))
+        return {name: str(facts[name]) for name in _IMAGE_DIGESTS}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _cpu() -> tuple[str, list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import hashlib
+import json
 import re
 import shutil
 import subprocess
@@ -222,6 +223,21 @@ def test_a_record_names_the_wheel_it_ran_from(
     (tmp_path / "WHEEL.sha256").write_text("abc  zpdbench-0.1.0-py3-none-any.whl\n")
     monkeypatch.setattr(records, "__file__", str(tmp_path / "zpdbench/records.py"))
     assert records.machine()["wheel"] == "abc"
+
+
+def test_a_record_names_the_digests_of_its_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert records.machine()["image"] is None and records.machine()["image_digests"] is None
+    monkeypatch.setenv("APPTAINER_CONTAINER", str(tmp_path / "score-0123456789abcdef.sif"))
+    assert records.machine()["image_digests"] is None
+    digests = {"sif_sha256": "a", "rootfs_sha256": "b", "oci_manifest": "sha256:c"}
+    facts = tmp_path / "score-0123456789abcdef.json"
+    facts.write_text(json.dumps({**digests, "sif_bytes": 4096}), "utf-8")
+    assert records.machine()["image"] == "score-0123456789abcdef.sif"
+    assert records.machine()["image_digests"] == digests
+    facts.write_text("[]", "utf-8")
+    assert records.machine()["image_digests"] is None
 
 
 def test_apt_is_told_absolute_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

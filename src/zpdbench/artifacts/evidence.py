@@ -353,13 +353,24 @@ def derive(study: Study, found: Mapping[str, Record]) -> dict[str, Any]:
         ),
         "study": study_digest(study),
         "seeds": study.seeds,
-        "images": sorted({str(r["machine"].get("image")) for r in found.values()} - {"None"}),
+        "images": _images(found),
         "sources": {
             "corpus": {n: s.model_dump(mode="json") for n, s in study.corpus.sources.items()},
             "benchmarks": {n: b.model_dump(mode="json") for n, b in study.benchmarks.items()},
             "models": {n: m.model_dump(mode="json") for n, m in study.models.items()},
         },
     }
+
+
+def _images(found: Mapping[str, Record]) -> list[dict[str, Any]]:
+    """The images that jobs ran in, each by its file's name and by the digests of its build."""
+    seen: dict[str, dict[str, Any]] = {}
+    for record in found.values():
+        name, digests = (record["machine"].get(key) for key in ("image", "image_digests"))
+        if name is not None:
+            image = {"name": name, "digests": digests}
+            seen[files.canonical_json(image)] = image
+    return [seen[key] for key in sorted(seen)]
 
 
 def parse_facts(value: Any) -> dict[str, Any]:

@@ -30,6 +30,7 @@ _TABLE = re.compile(r"^[a-z][a-z0-9_]*\.tsv$")
 _FIGURE = re.compile(r"^figures/[a-z0-9_.-]+\.(svg|png)$")
 _WORKFLOW = re.compile(
     r"^workflow/(Snakefile|rules/[a-z_]+\.smk|envs/[A-Za-z0-9_.]+\.(txt|in)"
+    r"|containers/(debian\.lock|exceptions\.txt|rootfs\.sh|zpdbench)"
     r"|zpdbench/[A-Za-z0-9_/.-]+\.(py|yaml|json|jinja|html|css|js|txt|typed|md))$"
 )
 _CHECKPOINT = re.compile(rf"^checkpoints/{grid.NAME}$")

@@ -192,7 +192,7 @@ def _folder_files(folder: Path) -> list[str]:
 
 
 def _workflow(root: Path) -> dict[str, bytes]:
-    """The rules and locks from the workflow's folder, the package from where it runs.
+    """The rules, locks and images' recipe from the workflow's folder, the package from its own.
 
     Read at once: someone may be editing them.
     """
@@ -200,6 +200,8 @@ def _workflow(root: Path) -> dict[str, bytes]:
     found |= {f"workflow/rules/{p.name}": p for p in (root / "rules").glob("*.smk")}
     found |= {f"workflow/envs/{p.name}": p for p in (root / "envs").glob("*.txt")}
     found |= {f"workflow/envs/{p.name}": p for p in (root / "envs").glob("*.in")}
+    recipe = ("debian.lock", "exceptions.txt", "rootfs.sh", "zpdbench")
+    found |= {f"workflow/containers/{n}": root / "containers" / n for n in recipe}
     package = Path(records.__file__).parent
     found |= {f"workflow/zpdbench/{n}": package / n for n in records.code_files(package)}
     return {n: p.read_bytes() for n, p in found.items() if p.is_file()}
@@ -296,7 +298,7 @@ def _version(root: Path) -> tuple[str | None, str | None, str | None]:
         return None, None, None
     commit = _git(root, "rev-parse", "HEAD")
     day = _git(root, "show", "-s", "--format=%cs", "HEAD")
-    watched = ["Snakefile", "rules", "src", "envs"]
+    watched = ["Snakefile", "rules", "src", "envs", "containers"]
     difference = _git(root, "diff", "--no-color", "--no-ext-diff", "HEAD", "--", *watched) or b""
     untracked = _git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", *watched)
     for name in sorted((untracked or b"").split(b"\0")):

@@ -33,7 +33,7 @@ _PATH = re.compile(
 )
 _TEXT = (
     *(".json", ".yaml", ".tsv", ".txt", ".html", ".svg", ".md", ".jinja", ".in", ".css", ".js"),
-    *(".py", ".smk", "Snakefile"),
+    *(".py", ".smk", "Snakefile", ".sh", ".lock", "containers/zpdbench"),
 )
 
 
