@@ -10,9 +10,13 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
+import requests
+from requests.structures import CaseInsensitiveDict
+from urllib3 import HTTPResponse
 
 from zpdbench import cli, files, records, study
 from zpdbench.artifacts import layout, level1, manifest, secrets
@@ -72,6 +76,67 @@ def test_metadata_is_linked_data_over_every_file(unpacked: Path) -> None:
     for entity in value["@graph"]:
         for name in references({k: v for k, v in entity.items() if k != "@id"}):
             assert name in graph or name.startswith("https://"), name
+
+
+def test_the_library_of_ro_crates_reads_it(unpacked: Path) -> None:
+    from rocrate.rocrate import ROCrate
+
+    read = ROCrate(str(unpacked))
+    listed = manifest.parse((unpacked / manifest.NAME).read_bytes())
+    assert read.root_dataset.id == "./"
+    assert read.mainEntity.id == "workflow/Snakefile"
+    assert "ComputationalWorkflow" in read.mainEntity.type
+    parts = {part.id for part in read.root_dataset["hasPart"]}
+    assert parts >= set(listed) - {layout.CRATE}
+    runs = [e for e in read.root_dataset["mentions"] if e.type == "CreateAction"]
+    assert len(runs) == 1 + len(list((unpacked / "records").rglob("*.json")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lacking", [None, "mainEntity"])
+def test_the_public_validator_has_nothing_to_say(
+    unpacked: Path, tmp_path: Path, lacking: str | None
+) -> None:
+    """Every requirement of Workflow Run Crate 0.5 and of the profiles below it; without network."""
+    import rocrate
+    from requests_cache import CachedSession
+    from rocrate_validator import services
+    from rocrate_validator.models import Severity, ValidationSettings
+
+    # The one document that it would fetch, as the library of RO-Crates brings it along.
+    context = Path(rocrate.__file__).parent / "data/ro-crate.jsonld"
+    store = tmp_path / "http"
+    _remember(CachedSession(str(store), backend="sqlite"), context.read_bytes())
+    folder = tmp_path / "bundle"
+    shutil.copytree(unpacked, folder)
+    if lacking:
+        value = json.loads((folder / layout.CRATE).read_text("utf-8"))
+        (root,) = (e for e in value["@graph"] if e["@id"] == "./")
+        del root[lacking]
+        (folder / layout.CRATE).write_text(json.dumps(value), "utf-8")
+    settings = ValidationSettings(
+        rocrate_uri=str(folder),
+        profile_identifier="workflow-run-crate",
+        requirement_severity=Severity.REQUIRED,
+        offline=True,
+        cache_path=store,
+    )
+    result = services.validate(settings)
+    issues = {f"{i.check.identifier}: {i.message}" for i in result.get_issues()}
+    assert len(result.executed_checks) > 50
+    assert result.passed() == (not issues) == (lacking is None), issues
+
+
+def _remember(session: Any, text: bytes) -> None:
+    """Put the context of RO-Crate 1.1 where the validator keeps what it fetched."""
+    address = "https://w3id.org/ro/crate/1.1/context"
+    headers = {"Content-Type": "application/ld+json"}
+    answer = requests.Response()
+    answer.request = requests.Request("GET", address).prepare()
+    answer.status_code, answer.url, answer.headers = 200, address, CaseInsensitiveDict(headers)
+    answer.raw = HTTPResponse(io.BytesIO(text), headers, 200, request_url=address)
+    with session:
+        session.cache.save_response(answer)
 
 
 def test_every_statistic_of_the_workflow_can_be_computed_again(root: Path) -> None:
