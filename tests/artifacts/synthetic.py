@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,19 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def make(folder: Path, config: dict[str, Any] | None = None) -> Path:
-    """Make a complete results folder `folder`; returns its study.lock.yaml."""
+def make(
+    folder: Path,
+    config: dict[str, Any] | None = None,
+    answers: Callable[[study.Study, list[grid.Run]], pl.DataFrame] | None = None,
+    *,
+    workers: int = 1,
+) -> Path:
+    """Make a complete results folder `folder`; returns its study.lock.yaml.
+
+    Args:
+        answers: gives the answers of a chunk's runs; `generations` if None.
+        workers: programs run at once.
+    """
     loaded = study.parse({**(config or CONFIG), "results": str(folder)})
     lock = Path(loaded.paths.study_lock)
     files.write_text(lock, study.lock_text(loaded))
@@ -87,7 +99,7 @@ def make(folder: Path, config: dict[str, Any] | None = None) -> Path:
         _record("train-adapter", lock, **run._asdict(), **given, out=out)
     for (model, chunk), members in loaded.chunks.items():
         out = paths.generations(model, chunk)
-        generations(loaded, members).write_parquet(_parent(out))
+        (answers or generations)(loaded, members).write_parquet(_parent(out))
         _record(
             "generate-chunk",
             lock,
@@ -104,7 +116,7 @@ def make(folder: Path, config: dict[str, Any] | None = None) -> Path:
             lock,
             *("--model", run.model, "--condition", run.condition, "--seed", str(run.seed)),
             *("--generations", loaded.run_generations(*run), "--items", *items),
-            *("--out", paths.scores(*run)),
+            *("--out", paths.scores(*run), "--workers", str(workers)),
         )
     statistics(loaded, lock)
     return lock
