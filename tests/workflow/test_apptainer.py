@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,41 @@ def test_scores_and_statistics_are_the_hosts_bytes(
     assert record["machine"]["wheel"] == noted.read_text("utf-8").split()[0]
     # Python 3.11.2 is Debian 12's: it was the image's that ran.
     assert record["machine"]["python"] == "3.11.2"
+
+
+def test_a_verification_inside_finds_what_the_hosts_finds(
+    micro: Workspace, images: dict[str, Path], root: Path
+) -> None:
+    """No false alarm in the other environment: levels 0 to 2 of a bundle that lies elsewhere."""
+    author = with_images(micro.copy("author"), root)
+    drop_scores(author)
+    author.run("all", *in_images(root), *KEEP)
+    author.run("make_crate", *in_images(root), *KEEP)
+    (elsewhere := micro.folder.parent / "elsewhere").mkdir()
+    bundle = shutil.move(author.results / "crate.zip", elsewhere / "crate.zip")
+    with zipfile.ZipFile(bundle) as archive:
+        named = json.loads(archive.read("bundle.json"))["images"]
+    facts = {image.name: containers.read_facts(image) for image in images.values()}
+    assert {image["name"] for image in named} == {
+        images[stage].name for stage in ("score", "stats")
+    }
+    for image in named:
+        assert image["digests"] == {key: facts[image["name"]][key] for key in image["digests"]}
+    found = {}
+    for place, options in (("host", []), ("image", in_images(root))):
+        reviewer = Workspace(micro.folder.parent / f"reviewer-{place}", root, micro.config)
+        reviewer.folder.mkdir()
+        with_images(reviewer, root).overrides += [f"bundle={bundle}", "level=2"]
+        reviewer.run("verify", *options)
+        lines = (reviewer.results / "verification.tsv").read_text("utf-8").splitlines()
+        rows = [
+            dict(zip(lines[0].split("\t"), line.split("\t"), strict=True)) for line in lines[1:]
+        ]
+        # The reasons may name versions of this Python or that one.
+        found[place] = [{k: v for k, v in row.items() if k != "why"} for row in rows]
+    assert {row["level"] for row in found["host"]} == {"0", "1", "2"}
+    assert "differs" not in {row["verdict"] for row in found["host"]}
+    assert found["image"] == found["host"]
 
 
 def test_a_broken_host_environment_changes_nothing(
