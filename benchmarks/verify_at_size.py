@@ -180,7 +180,7 @@ def main() -> int:
         os.environ["ZPDBENCH_CACHE"] = str(folder / "cache")
         start = time.perf_counter()
         answers = Answers(args.repeated)
-        lock = synthetic.make(folder / "results", config(args.share), answers, workers=2)
+        lock = synthetic.make(folder / "results", config(args.share), answers)
         print(f"{answers.rows:,} answers: {time.perf_counter() - start:.0f} s", flush=True)
         bundle = folder / "crate.zip"
         start = time.perf_counter()

@@ -70,14 +70,11 @@ def make(
     folder: Path,
     config: dict[str, Any] | None = None,
     answers: Callable[[study.Study, list[grid.Run]], pl.DataFrame] | None = None,
-    *,
-    workers: int = 1,
 ) -> Path:
     """Make a complete results folder `folder`; returns its study.lock.yaml.
 
     Args:
         answers: gives the answers of a chunk's runs; `generations` if None.
-        workers: programs run at once.
     """
     loaded = study.parse({**(config or CONFIG), "results": str(folder)})
     lock = Path(loaded.paths.study_lock)
@@ -116,7 +113,7 @@ def make(
             lock,
             *("--model", run.model, "--condition", run.condition, "--seed", str(run.seed)),
             *("--generations", loaded.run_generations(*run), "--items", *items),
-            *("--out", paths.scores(*run), "--workers", str(workers)),
+            *("--out", paths.scores(*run)),
         )
     statistics(loaded, lock)
     return lock
