@@ -14,7 +14,11 @@ TORCH := --torch-backend cpu
 endif
 
 DOCKER ?=
-SCORES ?= results/scores.tsv
+# The runs' verdicts an item; scores.tsv has only their means.
+ifndef SCORES
+SCORES := results/scores/*/*/*.parquet
+ADAPTERS ?= $(wildcard results/adapters/*/*/s*)
+endif
 CONFIG ?= config/mini.yaml
 OUT ?= h3a.tsv
 
@@ -105,6 +109,7 @@ images: venv ## the stages' container images, built where missing
 test-images: venv ## all four images, the micro grid in them, on the host and through Slurm
 	ZPDBENCH_TEST_IMAGES=all ZPDBENCH_REQUIRE=slurm,apptainer $(BIN)/python -m pytest -q tests/images tests/workflow
 
-docker-h3a: venv ## OUT (h3a.tsv) from SCORES in the stats image, by podman or docker
+docker-h3a: venv ## OUT (h3a.tsv) from SCORES (the runs' verdicts) in the stats image, by podman or docker
 	$(BIN)/snakemake --cores $(CORES) "$$($(BIN)/python -c 'import pathlib; from zpdbench.images import names; print(".cache/images/" + names.image_name(pathlib.Path("."), "stats") + ".sif")')"
-	DOCKER="$(DOCKER)" containers/run-oci.sh stats zpdbench h3a --scores $(SCORES) --configfile $(CONFIG) --out $(OUT)
+	DOCKER="$(DOCKER)" containers/run-oci.sh stats zpdbench h3a --scores $(SCORES) \
+	  $(if $(ADAPTERS),--adapters $(ADAPTERS)) --configfile $(CONFIG) --out $(OUT)

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from zpdbench import files
+
 SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
 
 
@@ -90,6 +92,19 @@ class Workspace:
         target = self.folder.parent / name
         shutil.copytree(self.folder, target, symlinks=True)
         return Workspace(target, self.root, self.config, list(self.overrides))
+
+
+def content(workspace: Workspace) -> dict[str, str]:
+    """Digest of every result that must not depend on where, when or how often it was made.
+
+    Without the report, which names machines and images.
+    """
+    results = workspace.results
+    found: dict[str, str] = {}
+    for part in ("checkpoints", "corpora", "items", "adapters", "scores", "figures"):
+        found |= {f"{part}/{k}": v for k, v in files.hash_tree(results / part).items()}
+    tables = [p for p in sorted(results.glob("*.tsv")) if files.is_hashed(p.name)]
+    return found | {p.name: files.sha256_file(p) for p in tables}
 
 
 def _kill_session(session: int) -> None:

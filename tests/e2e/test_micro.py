@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.micro import Workspace
+from tests.micro import content as micro_content
 from zpdbench import files, study
 
 pytestmark = pytest.mark.slow
@@ -25,15 +26,9 @@ COLUMNS = re.split(
 
 
 def content(workspace: Workspace) -> dict[str, str]:
-    """Digest of every result that must not depend on when or how often it was made."""
-    results = workspace.results
-    found: dict[str, str] = {}
-    for part in ("adapters", "checkpoints", "scores", "items", "corpora", "figures"):
-        found |= {f"{part}/{k}": v for k, v in files.hash_tree(results / part).items()}
-    tables = [p for p in sorted(results.glob("*.tsv")) if files.is_hashed(p.name)]
-    found |= {p.name: files.sha256_file(p) for p in tables}
-    found["report.html"] = files.sha256_file(results / "report.html")
-    return found
+    """All that must not depend on when or how often it was made, on one machine."""
+    report = files.sha256_file(workspace.results / "report.html")
+    return {**micro_content(workspace), "report.html": report}
 
 
 def rules_run(output: str) -> dict[str, int]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.installed import Slurm
-from tests.micro import Workspace
+from tests.micro import Workspace, content
 from zpdbench import cluster, files
 from zpdbench.errors import UserError
 
@@ -28,15 +28,6 @@ SOON = [
 
 def through_slurm(root: Path) -> list[str]:
     return ["--workflow-profile", str(root / "profiles/slurm"), *SOON]
-
-
-def content(workspace: Workspace) -> dict[str, str]:
-    """Digest of every result that must not depend on where or how often it was made."""
-    results = workspace.results
-    found: dict[str, str] = {}
-    for part in ("checkpoints", "corpora", "items", "adapters", "scores", "figures"):
-        found |= {f"{part}/{k}": v for k, v in files.hash_tree(results / part).items()}
-    return found | {p.name: files.sha256_file(p) for p in sorted(results.glob("*.tsv"))}
 
 
 def until(found: Callable[[], list[str]], process: subprocess.Popen[str]) -> list[str]:
