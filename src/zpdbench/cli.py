@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import sys
 from collections.abc import Sequence
@@ -453,6 +454,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             from zpdbench import records
 
             records.write(args.verb, vars(args), sys.argv[1:] if argv is None else argv)
+        # What is printed may go to a full disk too; at exit it would be too late to say so.
+        sys.stdout.flush()
         return code
     except UserError as error:
         print(f"zpdbench {args.verb}: {error}", file=sys.stderr)
@@ -466,6 +469,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USER_ERROR
     except BrokenPipeError:
         return 1
+    except Exception as error:
+        from zpdbench import files
+
+        if not files.is_full(error):
+            raise
+        _tell_full(args, error)
+        return EXIT_USER_ERROR
+
+
+def _tell_full(args: argparse.Namespace, error: Exception) -> None:
+    where = getattr(error, "filename", None) or getattr(args, "out", None)
+    told = UserError(
+        "the disk is full, or your quota is used up",
+        where=str(where or ""),
+        fix="free some of it and run again; nothing half-written is left",
+    )
+    # The log may be on that disk, and so may be what was printed and still waits to be written.
+    with contextlib.suppress(OSError):
+        print(f"zpdbench {args.verb}: {told}", file=sys.stderr, flush=True)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError):
+            sys.stdout.close()
 
 
 if __name__ == "__main__":

@@ -16,10 +16,22 @@ from typing import Any
 # What is about time or about one machine is never part of a digest, a manifest or a bundle.
 UNHASHED_NAMES = frozenset({".snakemake_timestamp", "MANIFEST.json"})
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 def is_hashed(name: str) -> bool:
     """Whether a file of this name counts as content (timings and Snakemake's marks do not)."""
     return name not in UNHASHED_NAMES and ".timing." not in name
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a write failed for lack of space, on the disk or in the user's quota.
+
+    polars and safetensors raise errors of their own, which carry the system's only as text.
+    """
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    return any(f"(os error {code})" in str(error) for code in _FULL)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ renames let any number of jobs share it.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -134,7 +133,7 @@ def _copy(source: Path, target: Path, what: HubFile, wanted: Repository) -> None
             f"{source.name} cannot be copied ({error.strerror or error})",
             where=str(error.filename or target),
             fix="free disk, or set results: to a folder with more"
-            if error.errno in (errno.ENOSPC, errno.EDQUOT)
+            if files.is_full(error)
             else "make the file readable and the folder writable",
         ) from error
     if size != what.size or digest.hexdigest() != what.sha256:

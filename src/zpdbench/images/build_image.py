@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import json
 import os
 import tarfile
@@ -165,7 +164,7 @@ def main(args: argparse.Namespace) -> None:
         project = Path(args.project) if args.project else Path(__file__).parents[3]
         facts = build_image(project, args.stage, args.flavour, Path(args.out))
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = files.is_full(error)
         raise UserError(
             f"{error.strerror or error}",
             where=str(error.filename or args.out),
