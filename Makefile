@@ -22,7 +22,7 @@ endif
 CONFIG ?= config/mini.yaml
 OUT ?= h3a.tsv
 
-.PHONY: browser docs images test-images test-containers test-slurm test-all docker-h3a help venv h3a test test-fast check format lock schema
+.PHONY: browser docs images test-images test-cluster test-containers test-slurm test-all docker-h3a help venv h3a test test-fast check format lock schema
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -80,6 +80,13 @@ test: venv ## all tests but those of images, Slurm, servers and fresh environmen
 test-containers: venv ## score and stats images, built, and the micro grid's scores and statistics in them
 	ZPDBENCH_REQUIRE=apptainer $(BIN)/python -m pytest -q tests/workflow/test_apptainer.py tests/sandbox/test_apptainer.py \
 	  -k 'not slurm_and_images'
+
+# The least of the two that shows each: images built here, both stages in them, a sandbox inside, and
+# the whole grid through Slurm, its jobs killed.
+test-cluster: venv ## score and stats images with what runs in them, and the micro grid through Slurm
+	ZPDBENCH_REQUIRE=slurm,apptainer $(BIN)/python -m pytest -q tests/sandbox/test_apptainer.py \
+	  tests/workflow/test_apptainer.py::test_scores_and_statistics_are_the_hosts_bytes \
+	  tests/workflow/test_slurm.py::test_killed_jobs_come_back_with_the_same_bytes
 
 test-slurm: venv ## the micro grid through a Slurm of our own, its jobs killed in every way, and with images
 	ZPDBENCH_REQUIRE=slurm,apptainer $(BIN)/python -m pytest -q tests/workflow/test_slurm.py \

@@ -16,7 +16,7 @@ rule make_crate:
         **resources.for_rule(study, "make_crate"),
     params:
         digest=study.digest("make_crate"),
-        workflow=workflow.basedir,
+        workflow=os.path.relpath(workflow.basedir),
     message:
         "The study's evidence in one file"
     shell:

@@ -27,7 +27,8 @@ try:
     study = lock_study(config, workflow.configfiles, in_containers=in_containers)
     preflight.check_names(study)
     images = containers.image_files(study.images, Path(workflow.basedir))
-    if in_containers and not workflow.dryrun:
+    # In a dry run too: Snakemake itself wants Apptainer for that.
+    if in_containers:
         containers.enter(
             study,
             Path(workflow.basedir),

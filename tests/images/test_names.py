@@ -59,6 +59,26 @@ def test_a_change_renames_just_what_holds_it(
     assert {stage for stage in names.STAGES if before[stage] != after[stage]} == changed
 
 
+def locked(path: Path) -> dict[str, tuple[str, frozenset[str]]]:
+    """Package -> (its pin, the hashes that are taken for it)."""
+    found: dict[str, tuple[str, frozenset[str]]] = {}
+    for entry in path.read_text("utf-8").replace("\\\n", " ").splitlines():
+        if entry and not entry.startswith("#"):
+            pin, *hashes = entry.split(" --hash=")
+            found[pin.split("==")[0]] = (pin.strip(), frozenset(h.strip() for h in hashes))
+    return found
+
+
+def test_one_host_environment_satisfies_all_stages(root: Path) -> None:
+    host = locked(root / "envs/all.txt")
+    parts = {p: locked(root / f"envs/{p}.txt") for p in (*names.STAGES, "workflow", "dev")}
+    for part, pins in parts.items():
+        assert pins and all("==" in pin and hashes for pin, hashes in pins.values()), part
+        # The very files: a version alone may have several builds.
+        assert {name: host.get(name) for name in pins} == pins, part
+    assert set(host) == {name for pins in parts.values() for name in pins}
+
+
 def test_cuda_is_another_image_where_it_is_another_lock(root: Path) -> None:
     for stage in names.STAGES:
         cpu, cuda = (names.image_name(root, stage, f) for f in ("cpu", "cuda"))

@@ -154,41 +154,37 @@ def test_a_read_only_project_and_no_network(
     assert content(workspace) == content(micro)
 
 
-def test_as_an_ordinary_user(images: dict[str, Path], tmp_path: Path, root: Path) -> None:
-    """The stats image runs the bound wheel as a user who is not root."""
+def test_as_an_ordinary_user(
+    micro: Workspace, images: dict[str, Path], tmp_path: Path, root: Path
+) -> None:
+    """A run's scores, model-written programs and all, by a user who is not root: the same bytes."""
     if os.geteuid() != 0:
         pytest.skip("this test run is an ordinary user's already: the others show it")
-    folder = wheel.unpacked(root, root / ".cache/images")
-    shared = tmp_path
-    for parent in (shared, *list(shared.parents)[:3]):
+    for parent in (tmp_path, *list(tmp_path.parents)[:3]):
         parent.chmod(parent.stat().st_mode | 0o055)
-    place, image = shared / "wheel", shared / "stats.sif"
-    shutil.copytree(folder, place)
-    shutil.copy(images["stats"], image)
-    home = shared / "home"
-    home.mkdir(mode=0o777)
-    shutil.chown(home, "nobody")
-    program = shutil.which("apptainer")
-    installed = Path(str(program)).resolve().parents[2]
-    copied = shared / "apptainer"
-    if installed.is_relative_to("/root") or not os.access(installed, os.R_OK):
-        shutil.copytree(installed, copied, symlinks=True)
+    place, image, home = (tmp_path / name for name in ("wheel", "score.sif", "home"))
+    shutil.copytree(wheel.unpacked(root, root / ".cache/images"), place)
+    shutil.copy(images["score"], image)
+    shutil.copytree(micro.results / "generations", home / "generations")
+    shutil.copytree(micro.results / "items", home / "items")
+    shutil.copy(micro.results / "study.lock.yaml", home)
+    for path in (home, *home.rglob("*")):
+        shutil.chown(path, "nobody")
+    user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    program = str(shutil.which("apptainer"))
+    if subprocess.run([*user, program, "--version"], capture_output=True, check=False).returncode:
+        # Below a folder of root's own; it knows its place, so it is installed again and not copied.
+        prefix = tmp_path / "apptainer"
+        subprocess.run([str(root / "containers/install-apptainer.sh"), str(prefix)], check=True)
+        program = f"{prefix}/usr/bin/apptainer"
+    inside = ["exec", "--userns", "--containall", "--bind", f"{place}:/opt/zpdbench:ro"]
+    inside += ["--bind", str(home), "--pwd", str(home), str(image)]
+    verb = ["zpdbench", "score-run", "--study", "study.lock.yaml", "--out", "s0.parquet"]
+    verb += ["--model", "mini-qwen", "--condition", "zpd", "--seed", "0"]
+    verb += ["--generations", "generations/mini-qwen/all.parquet"]
+    verb += ["--items", *(f"items/{p.name}" for p in sorted((home / "items").glob("*.parquet")))]
     done = subprocess.run(
-        [
-            "setpriv",
-            "--reuid=65534",
-            "--regid=65534",
-            "--clear-groups",
-            str(program),
-            "exec",
-            "--userns",
-            "--containall",
-            "--bind",
-            f"{place}:/opt/zpdbench:ro",
-            str(image),
-            "zpdbench",
-            "--version",
-        ],
+        [*user, program, *inside, *verb],
         cwd=home,
         env={"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(home)},
         capture_output=True,
@@ -196,7 +192,10 @@ def test_as_an_ordinary_user(images: dict[str, Path], tmp_path: Path, root: Path
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("zpdbench ")
+    made = home / "s0.parquet"
+    assert made.stat().st_uid == 65534
+    expected = micro.results / "scores/mini-qwen/zpd/s0.parquet"
+    assert files.sha256_file(made) == files.sha256_file(expected)
 
 
 def test_a_missing_image_is_told_before_the_first_job(
@@ -233,14 +232,15 @@ def test_images_are_small_and_the_same_twice(
         for kind in (".sif", ".oci.tar"):
             built = images[stage].with_name(images[stage].stem + kind)
             assert built.stat().st_size < 250e6, built
-    name = names.image_name(root, "score")
     shutil.copytree(root / ".cache/images/debs", tmp_path / "debs")
-    again = build_image.build_image(root, "score", "cpu", tmp_path / f"{name}.sif")
-    facts = containers.read_facts(images["score"])
-    assert {k: again[k] for k in facts} == facts
-    for kind in (".sif", ".oci.tar", ".cdx.json"):
-        first, second = (f / f"{name}{kind}" for f in (images["score"].parent, tmp_path))
-        assert files.sha256_file(first) == files.sha256_file(second)
+    for stage in ("score", "stats"):
+        name = names.image_name(root, stage)
+        again = build_image.build_image(root, stage, "cpu", tmp_path / f"{name}.sif")
+        facts = containers.read_facts(images[stage])
+        assert {k: again[k] for k in facts} == facts
+        for kind in (".sif", ".oci.tar", ".cdx.json"):
+            first, second = (f / f"{name}{kind}" for f in (images[stage].parent, tmp_path))
+            assert files.sha256_file(first) == files.sha256_file(second)
 
 
 def test_h3a_by_podman(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,15 +49,36 @@ def test_only_what_takes_long_is_submitted(root: Path, tmp_path: Path, name: str
     assert sum(jobs[rule] for rule in submitted) <= 100
 
 
-@pytest.mark.parametrize("name", ["slurm", "default", "server"])
-def test_every_profile_dry_runs(root: Path, tmp_path: Path, name: str) -> None:
-    executor = ["--executor=local", "--cores=2"] if name == "slurm" else []
+# What a profile names and this machine may not have: a cluster, a store, Apptainer.
+HERE: dict[str, list[str]] = {
+    "default": [],
+    "server": [],
+    "apptainer": ["--cores=2"],
+    "slurm": ["--executor=local", "--cores=2"],
+    "kubernetes": ["--executor=local", "--cores=2", "--default-storage-provider=none"],
+}
+
+
+def test_no_profile_is_left_out(root: Path) -> None:
+    assert set(HERE) == {folder.name for folder in (root / "profiles").iterdir()}
+
+
+@pytest.mark.parametrize("name", sorted(HERE))
+def test_every_profile_dry_runs(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    # A dry run starts no container, but asks what `apptainer` is.
+    program = tmp_path / "bin/apptainer"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho apptainer version 1.4.5\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     result = dry_run(
         root,
         "all",
         "--workflow-profile",
         str(root / f"profiles/{name}"),
-        *executor,
+        *HERE[name],
         "--configfile",
         str(root / "config/micro.yaml"),
         "--config",
