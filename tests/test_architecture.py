@@ -16,7 +16,7 @@ LAYERS: list[set[str]] = [
     # Benchmarks are data: a study asks them where on the hub they are.
     {"benchmarks"},
     {"study"},
-    {"hardware"},
+    {"hardware", "core_rate"},
     {"estimate"},
     {"resources", "schema", "records", "images", "cluster", "hub", "failures", "datasheet"},
     {"sandbox", "engines", "curriculum"},

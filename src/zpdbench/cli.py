@@ -385,6 +385,13 @@ VERBS: dict[str, Verb] = {
             ),
             _arg("--price", type=float, default=None, help="of a device-hour, in your currency"),
             _arg("--devices", type=int, default=1, help="at once, for days"),
+            _arg(
+                "--core-gflops",
+                type=float,
+                default=None,
+                metavar="RATE",
+                help="float32 GFLOP/s of one core of the CPU; else measured here in half a second",
+            ),
         ),
     ),
     "init": Verb(

@@ -13,8 +13,12 @@ from dataclasses import dataclass
 from zpdbench import grid
 from zpdbench.hardware import (
     BANDWIDTH_SHARE,
+    CPU_CORE_GFLOPS,
     CPU_ENGINE_SECONDS,
+    CPU_FOLDER_SECONDS,
+    CPU_PACKED,
     CPU_START_SECONDS,
+    CPU_TABLE_SECONDS,
     PROGRAMS_A_SECOND,
     SCORE_SECONDS,
     UTILISATION,
@@ -294,30 +298,44 @@ def serve_hours(
     )
 
 
-def cpu_train_seconds(study: Study, model: str, condition: str) -> float:
-    """Seconds of one run on the two-core machine whose rates were measured."""
+def cpu_train_seconds(
+    study: Study, model: str, condition: str, core_gflops: float = CPU_CORE_GFLOPS
+) -> float:
+    """Seconds of one run's job on a CPU.
+
+    Args:
+        core_gflops: of float32 matrix products on one of its cores; else of the machine whose
+            rates were measured.
+    """
     flop = train_flop(study, model, condition)
     rate = cpu_gflops(parameters(study, model)) * 1e9
-    return CPU_START_SECONDS + flop / rate
+    return (CPU_START_SECONDS + flop / rate) * CPU_CORE_GFLOPS / core_gflops
 
 
-def cpu_serve_seconds(study: Study, model: str, members: Sequence[grid.Run] | None = None) -> float:
-    """Seconds of answers on that machine: engines' starts, reading, writing.
+def cpu_serve_seconds(
+    study: Study,
+    model: str,
+    members: Sequence[grid.Run] | None = None,
+    core_gflops: float = CPU_CORE_GFLOPS,
+) -> float:
+    """Seconds of answers on a CPU: engines' starts, reading, writing.
 
     Reading is bound by arithmetic at the rate of training, writing by the measured rates.
 
     Args:
         members: only these runs, which share an engine; else all of the model's.
+        core_gflops: as in `cpu_train_seconds`.
     """
     read, written = answer_tokens(study, model, members)
     size = parameters(study, model)
     starts = 1 if members is not None else sum(name == model for name, _ in study.chunks)
     reading = 2.0 * size * read / (cpu_gflops(size) * 1e9)
-    return starts * CPU_ENGINE_SECONDS + reading + written / cpu_tokens_a_second(size)
+    seconds = starts * CPU_ENGINE_SECONDS + reading + written / cpu_tokens_a_second(size)
+    return seconds * CPU_CORE_GFLOPS / core_gflops
 
 
-def score_seconds(study: Study) -> float:
-    """Seconds of all verdicts on that machine: a job's start, and the programs that are run."""
+def score_seconds(study: Study, core_gflops: float = CPU_CORE_GFLOPS) -> float:
+    """Seconds of all verdicts on a CPU: a job's start, and the programs that are run."""
     programs = 0.0
     interim_steps = len(study.served_steps) - 1
     for name, benchmark in study.benchmarks.items():
@@ -325,7 +343,63 @@ def score_seconds(study: Study) -> float:
             last, interim = items_asked(name, benchmark)
             runs = len(study.runs) * (last + interim_steps * interim) + len(study.models) * last
             programs += runs * benchmark.samples
-    return len(study.all_runs) * SCORE_SECONDS + programs / PROGRAMS_A_SECOND
+    seconds = len(study.all_runs) * SCORE_SECONDS + programs / PROGRAMS_A_SECOND
+    return seconds * CPU_CORE_GFLOPS / core_gflops
+
+
+def cpu_make_seconds(study: Study, model: str, core_gflops: float = CPU_CORE_GFLOPS) -> float:
+    """Seconds of making a base model on a CPU, fetching apart.
+
+    An embedded one is trained: 6 operations a parameter and token, 8 rows of 128 tokens a step; one
+    that is scaled up goes on as the larger one.
+    """
+    spec = study.models[model]
+    seconds = CPU_FOLDER_SECONDS
+    if isinstance(spec, EmbeddedModel):
+        size = parameters(study, model)
+        flop = 6.0 * size * 8 * 128 * (spec.upscale.steps if spec.upscale else spec.steps)
+        if spec.upscale:
+            alone = 13.0 * spec.hidden_size**2 * spec.layers + 1620.0 * spec.hidden_size
+            flop += 6.0 * alone * 8 * 128 * spec.steps
+        seconds = CPU_START_SECONDS + flop / (cpu_gflops(size) * CPU_PACKED * 1e9)
+    return seconds * CPU_CORE_GFLOPS / core_gflops
+
+
+@dataclass(frozen=True)
+class CpuSeconds:
+    """Seconds of a study's jobs on a CPU, summed over jobs, and of all of it, `whole`."""
+
+    models: float
+    training: float
+    answers: float
+    scores: float
+    others: float
+    whole: float
+
+
+def cpu_seconds(
+    study: Study, other_jobs: int, cores: int, core_gflops: float = CPU_CORE_GFLOPS
+) -> CpuSeconds:
+    """What a study takes on a CPU, with as many jobs at once as there are cores for.
+
+    Args:
+        other_jobs: those that are neither models, runs, answers nor scores.
+        cores: an estimate of the whole fills all of them at all times.
+        core_gflops: as in `cpu_train_seconds`.
+    """
+    models = sum(cpu_make_seconds(study, m, core_gflops) for m in study.models)
+    training = sum(
+        cpu_train_seconds(study, m, c, core_gflops) * len(study.seeds)
+        for m in study.models
+        for c in study.conditions
+    )
+    answers = sum(cpu_serve_seconds(study, m, core_gflops=core_gflops) for m in study.models)
+    scores = score_seconds(study, core_gflops)
+    others = other_jobs * CPU_TABLE_SECONDS * CPU_CORE_GFLOPS / core_gflops
+    trainers = min(study.training.threads * study.training.processes, cores)
+    busy = models + trainers * training + min(study.generations.threads, cores) * answers
+    whole = (busy + scores + others) / cores
+    return CpuSeconds(models, training, answers, scores, others, whole)
 
 
 # -- memory and disk ----------------------------------------------------------------------------

@@ -51,22 +51,32 @@ BANDWIDTH_SHARE = (0.5, 0.8)
 """Share of the published bandwidth that generating one token for a batch reaches: our assumption,
 as reading all weights a token is what bounds it (Pope et al. 2022, section 2)."""
 
-# GFLOP/s of training (forward and backward, float32) on a two-core machine with AVX-512, by number
-# of parameters: config/mini.yaml's models on one thread, config/smol.yaml's on two. Measured;
-# docs/r4.md has the commands.
+CPU_CORE_GFLOPS = 95.0
+"""Float32 matrix products on one core of the machine whose rates and seconds stand below (two cores
+with AVX-512: 190 together). `core_rate` measures the same on another one, and all of them follow
+that ratio; docs/r4.md compares them with studies measured on both kinds of machine."""
+
+# GFLOP/s of training (forward and backward, float32) there, by number of parameters:
+# config/mini.yaml's models on one thread, config/smol.yaml's on two.
 CPU_GFLOPS = ((1.06e6, 32.0), (1.35e8, 110.0))
-CPU_START_SECONDS = 1.7
-"""Imports and loading of a training job on that machine."""
+CPU_PACKED = 1.25
+"""How much faster than that an embedded model is made: rows full of text, all weights trained."""
+CPU_START_SECONDS = 2.6
+"""A training job there without training: the process, imports, loading, writing."""
 
 # Tokens a second that vLLM writes there for a full batch, float32: measured with a
 # model of a million parameters and with SmolLM2-135M.
 CPU_TOKENS = ((1.06e6, 6900.0), (1.35e8, 188.0))
-CPU_ENGINE_SECONDS = 25.0
+CPU_ENGINE_SECONDS = 22.0
 """A generation job there before and after its answers: imports, loading, checks, writing."""
-SCORE_SECONDS = 0.4
+SCORE_SECONDS = 0.8
 """A scoring job there without programs."""
-PROGRAMS_A_SECOND = 300.0
+PROGRAMS_A_SECOND = 700.0
 """Programs of config/mini.yaml judged there a second, two at once; longer ones take longer."""
+CPU_FOLDER_SECONDS = 30.0
+"""A base model there that is not trained: files read, hashed, converted, written."""
+CPU_TABLE_SECONDS = 2.3
+"""Any other job there, as a table or the report; of a large corpus docs/performance.md speaks."""
 
 
 def cpu_gflops(parameters: float) -> float:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zpdbench import estimate, resources
+from zpdbench import core_rate, estimate, resources
 from zpdbench.errors import UserError
 from zpdbench.hardware import MACHINES, Machine
 from zpdbench.study import EmbeddedModel, GgufModel, HubModel, Study, load
@@ -223,6 +223,12 @@ def make_plan(study: Study) -> Plan:
     )
 
 
+def other_jobs(plan: Plan) -> int:
+    """Jobs that are neither base models, runs, answers nor scores."""
+    apart = {"make_checkpoint", "train_adapter", "generate_chunk", "score_run", "all"}
+    return sum(count for rule, count in plan.jobs.items() if rule not in apart)
+
+
 def _machines(study: Study, asked: Sequence[str] | None) -> list[str]:
     if asked:
         if unknown := sorted(set(asked) - {*MACHINES, "cpu"}):
@@ -308,19 +314,19 @@ def _hours(
             "hours are of one device, from 50 % to 25 % of its published arithmetic; * does not "
             "fit; NA: its maker publishes no figure. Formulas: docs/r4.md"
         )
-    if "cpu" in machines:
-        training = sum(
-            estimate.cpu_train_seconds(study, m, c) * len(study.seeds)
-            for m in study.models
-            for c in study.conditions
-        )
-        serving = sum(estimate.cpu_serve_seconds(study, m) for m in study.models)
-        scoring = estimate.score_seconds(study)
-        console.print(
-            f"on two cores with AVX-512 (docs/r4.md), one job after the other: training "
-            f"about {_duration(training)}, answers {_duration(serving)}, scores "
-            f"{_duration(scoring)} (this machine has {os.cpu_count()} cores)"
-        )
+
+
+def _cpu(study: Study, console: Console, plan: Plan, core_gflops: float | None) -> None:
+    how = "given" if core_gflops else "measured now"
+    rate, cores = core_gflops or core_rate.measure(), os.cpu_count() or 1
+    found = estimate.cpu_seconds(study, other_jobs(plan), cores, rate)
+    console.print(
+        f"on this CPU ({cores} cores, each {rate:.0f} GFLOP/s in float32, {how}), summed over "
+        f"jobs: base models about {_duration(found.models)}, training {_duration(found.training)}, "
+        f"answers {_duration(found.answers)}, scores {_duration(found.scores)}; the whole study, "
+        f"all cores busy, about {_duration(found.whole)}. Formulas and how far off they were: "
+        "docs/r4.md"
+    )
 
 
 def _fits(needed: float, machine: Machine) -> str:
@@ -397,7 +403,10 @@ def _print(plan: Plan, study: Study, args: argparse.Namespace) -> None:
     for model, (train, serve) in plan.memory_mb.items():
         memory.add_row(model, f"{train:,}", f"{serve:,}")
     console.print(memory)
-    _hours(study, console, _machines(study, args.hardware), args.price, args.devices)
+    machines = _machines(study, args.hardware)
+    _hours(study, console, machines, args.price, args.devices)
+    if "cpu" in machines:
+        _cpu(study, console, plan, args.core_gflops)
     _power(study, console, args.pilot)
     for warning in plan.warnings:
         console.print(f"warning: {warning}", soft_wrap=True)
@@ -412,6 +421,12 @@ def main(args: argparse.Namespace) -> None:
     for name, value, least in (("--devices", args.devices, 1), ("--price", args.price or 0, 0)):
         if not value >= least:
             raise UserError(f"{value:g} is too few", where=name, fix=f"give {least} or more")
+    if args.core_gflops is not None and not 0 < args.core_gflops < math.inf:
+        raise UserError(
+            f"{args.core_gflops:g} is no rate",
+            where="--core-gflops",
+            fix="give GFLOP/s of one core, or leave it out to have it measured",
+        )
     files: Sequence[str] = args.configfile
     study = load(*files)
     _print(make_plan(study), study, args)
