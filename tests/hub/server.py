@@ -42,8 +42,9 @@ class Fault:
     """What to do instead, for so many requests whose path ends so.
 
     Attributes:
-        kind: status (answer `status`), cut (half of the body), other (another body of the same
-            size), longer (a body of another size), moved (another commit in the header).
+        kind: status (answer `status`), hung up (no answer), cut (half of the body), other (another
+            body of the same size), longer (a body of another size), moved (another commit in the
+            header).
     """
 
     ends: str
@@ -101,6 +102,9 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.hub.fault(self.command, path)
         if fault is not None and fault.kind == "status":
             return self._send(fault.status, b"{}", fault.headers)
+        if fault is not None and fault.kind == "hung up":
+            self.close_connection = True
+            return None
         if path.startswith("/cdn/"):
             return self._cdn(path, fault)
         pieces = path.strip("/").split("/")

@@ -6,6 +6,7 @@ import argparse
 import errno
 import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -145,6 +146,18 @@ LASTING = {
         lambda h: h.faults.append(Fault(WEIGHTS, "longer", 99)),
         r"model\.safetensors has \d+ bytes where \d+ were pinned",
     ),
+    "too many requests": (
+        lambda h: h.faults.append(Fault(WEIGHTS, "status", 99, 429, {"Retry-After": "0"})),
+        r"too many requests.*wait some minutes and start again",
+    ),
+    "cut again and again": (
+        lambda h: h.faults.append(Fault(f"tiny/{WEIGHTS}", "cut", 99, methods=("GET",))),
+        r"cannot be fetched.*what is there is kept.*mirror.*hub\.folder",
+    ),
+    "an empty answer": (
+        lambda h: h.faults.append(Fault(WEIGHTS, "hung up", 99)),
+        r"cannot be fetched.*what is there is kept.*mirror.*hub\.folder",
+    ),
     "moved": (
         lambda h: h.faults.append(Fault(WEIGHTS, "moved", 99)),
         r"the hub answers with commit 'f{40}'",
@@ -164,6 +177,43 @@ def test_what_cannot_be_mended_is_one_clear_line(
     assert "\n" not in str(caught.value) and MODEL in str(caught.value)
     assert not (tmp_path / "out").exists()
     assert [p for p in tmp_path.iterdir() if p.name.startswith(".out")] == []
+
+
+def test_a_hub_that_cannot_be_reached(config: Path, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        settings = pinned(config)
+        nobody = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        elsewhere = study.Hub(endpoint=nobody, cache=str(tmp_path / "c"))
+        gone = settings.model_copy(update={"hub": elsewhere})
+        with pytest.raises(UserError, match=r"cannot be fetched.*set hub\.endpoint to a mirror"):
+            make(gone, tmp_path / "out")
+        value = yaml.safe_load(config.read_text("utf-8"))
+        value["hub"]["endpoint"] = nobody
+        config.write_text(yaml.safe_dump(value), "utf-8")
+        with pytest.raises(UserError, match=r"cannot be fetched.*set hub\.endpoint to a mirror"):
+            pinned(config, update=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_network_as_the_user_asks(
+    config: Path, hub: server.Hub, tmp_path: Path, root: Path
+) -> None:
+    settings = pinned(config)
+    lock = tmp_path / "study.lock.yaml"
+    lock.write_text(study.lock_text(settings), "utf-8")
+    hub.asked.clear()
+    verb = ["make-checkpoint", "--study", str(lock), "--model", "tiny"]
+    done = subprocess.run(
+        [sys.executable, "-m", "zpdbench.cli", *verb, "--out", str(tmp_path / "out")],
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(root / "src")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "is not in the cache, and HF_HUB_OFFLINE forbids to fetch it" in done.stderr
+    assert "hub.folder" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not hub.asked
 
 
 def test_a_file_that_was_not_what_was_pinned_is_not_kept(

