@@ -557,4 +557,6 @@ def test_a_shortfall_and_contamination_stand_in_every_row(
     assert all(row["note"].split("; ")[:2] == found for row in rows)
     assert "duplicates" not in rows[0]["note"]
     assert main(["show", str(tmp_path / "h3a.tsv")]) == 0
-    assert "orca: shortfall, has 21 usable examples" in capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "orca: shortfall, has 21 usable examples" in shown
+    assert "contamination: 7 examples hold an item of gsm8k" in shown
