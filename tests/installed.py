@@ -74,6 +74,18 @@ class Slurm:
         ]
 
 
+def left_over(configuration: Path) -> bool:
+    """Whether a test run that was killed left this: our own link, and its controller is gone."""
+    folder = configuration.resolve().parent
+    if not configuration.is_symlink() or not (folder / "run/gpu0").exists():
+        return False
+    try:
+        process = (folder / "run/slurmctld.pid").read_text("utf-8").strip()
+        return Path(f"/proc/{process}/comm").read_text("utf-8").strip() != "slurmctld"
+    except OSError:
+        return True
+
+
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[Slurm]:
     """A Slurm of one node with two fake GPUs."""
@@ -81,8 +93,9 @@ def slurm(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[Slur
         lacking("slurm", "a Slurm of our own needs root")
     if any(shutil.which(p) is None for p in ("slurmctld", "slurmd", "munged", "sbatch")):
         install("slurm", "slurm-wlm", "slurm-wlm-basic-plugins", "munge")
-    if Path("/etc/slurm/slurm.conf").exists():
-        lacking("slurm", "this machine has a Slurm of its own: /etc/slurm/slurm.conf")
+    configuration = Path("/etc/slurm/slurm.conf")
+    if configuration.exists() and not left_over(configuration):
+        lacking("slurm", f"this machine has a Slurm of its own: {configuration}")
     folder = tmp_path_factory.mktemp("slurm")
     cluster = Slurm(folder, root / "tests/workflow/slurm-node.sh")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -29,11 +30,24 @@ def test_what_make_test_leaves_out_can_be_collected(root: Path) -> None:
     )
     apart = listed.replace("\\\n", " ").split()
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
-    done = subprocess.run(
-        [*command, *apart], cwd=root, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*command, *apart], cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert {line.split("::")[0] for line in done.stdout.splitlines() if "::" in line} == {*apart}
+
+
+def test_a_cluster_of_a_killed_test_run_is_no_site_s(tmp_path: Path) -> None:
+    link, theirs = tmp_path / "etc/slurm.conf", tmp_path / "ours/slurm.conf"
+    for folder in ("etc", "ours/run"):
+        (tmp_path / folder).mkdir(parents=True)
+    theirs.write_text("ClusterName=test\n")
+    link.symlink_to(theirs)
+    assert not installed.left_over(theirs)
+    assert not installed.left_over(link)
+    (tmp_path / "ours/run/gpu0").touch()
+    assert installed.left_over(link)
+    # Alive, but another program: process numbers are used again.
+    (tmp_path / "ours/run/slurmctld.pid").write_text(f"{os.getpid()}\n")
+    assert installed.left_over(link)
 
 
 def test_what_is_required_fails_and_what_is_not_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -199,9 +199,9 @@ def test_as_an_ordinary_user(
 
 
 def test_a_missing_image_is_told_before_the_first_job(
-    apptainer: str, micro: Workspace, root: Path, tmp_path: Path
+    apptainer: str, root: Path, tmp_path: Path
 ) -> None:
-    workspace = Workspace(tmp_path, root, micro.config)
+    workspace = Workspace(tmp_path, root, root / "config/micro.yaml")
     workspace.overrides.append(f"images={{folder: {tmp_path}/nowhere}}")
     process = workspace.start("all", *in_images(root))
     output, _ = process.communicate(timeout=120)
