@@ -134,7 +134,9 @@ def _remember(session: Any, text: bytes) -> None:
     answer = requests.Response()
     answer.request = requests.Request("GET", address).prepare()
     answer.status_code, answer.url, answer.headers = 200, address, CaseInsensitiveDict(headers)
-    answer.raw = HTTPResponse(io.BytesIO(text), headers, 200, request_url=address)
+    answer.raw = HTTPResponse(
+        io.BytesIO(text), headers, 200, request_url=address, preload_content=False
+    )
     with session:
         session.cache.save_response(answer)
 
