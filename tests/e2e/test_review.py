@@ -73,7 +73,7 @@ def test_bundle_twice_from_one_run(micro: Workspace, crate: Path) -> None:
 def test_all_levels_hold(crate: Path, clone: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(crate) as archive:
         digest = manifest.digest(archive.read(manifest.NAME))
-    extra = ["--level", "4", "--minutes", "4", "--seed", "5", "--digest", digest]
+    extra = ["--level", "4", "--minutes", "6", "--seed", "5", "--digest", digest]
     code, rows = verify(crate, clone, tmp_path / "v.tsv", *extra)
     assert not differing(rows)
     assert code == 0
