@@ -157,7 +157,8 @@ def _device() -> Finding:
     except UserError as error:
         # Only who asks for a device needs it: the shipped small models do without.
         asked = bool(os.environ.get(devices.VARIABLE))
-        return Finding("device", what, False, error.what, f"{error.where}: {error.fix}", asked)
+        fix = ": ".join(part for part in (error.where, error.fix) if part)
+        return Finding("device", what, False, error.what, fix, asked)
     return Finding("device", what, True, f"{device}, {memory:.0f} GB", f"{devices.VARIABLE}")
 
 
@@ -185,7 +186,10 @@ def main(args: argparse.Namespace) -> int:
     findings = examine(Path.cwd(), load(*args.configfile) if args.configfile else None)
     table = Table(box=None, pad_edge=False)
     for heading in ("", "area", "what", "found", "if missing"):
-        table.add_column(heading, overflow="fold")
+        # A fix is to be copied: what is as long as a file's name stays on one line.
+        table.add_column(
+            heading, overflow="fold", min_width=36 if heading == "if missing" else None
+        )
     for finding in findings:
         state = "ok" if finding.ok else ("MISSING" if finding.needed else "missing")
         table.add_row(
