@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from zpdbench.statistics.effects import NAN, spread
+from zpdbench.statistics import normality
+from zpdbench.statistics.effects import NAN
 
 Array = NDArray[np.float64]
 
@@ -209,11 +210,8 @@ def levene(y: Array) -> tuple[float, float, float, float]:
 
 def shapiro(y: Array, *, is_blocked: bool) -> tuple[float, float]:
     """W and p of normal residuals (Shapiro and Wilk 1965)."""
-    residuals = (_residuals(y) if is_blocked else y - y.mean(axis=1, keepdims=True)).ravel()
-    if residuals.size < 3 or not spread(residuals) > 0:
-        return NAN, NAN
-    result = stats.shapiro(residuals)
-    return float(result.statistic), float(result.pvalue)
+    residuals = _residuals(y) if is_blocked else y - y.mean(axis=1, keepdims=True)
+    return normality.shapiro_wilk(residuals.ravel())
 
 
 def greenhouse_geisser(groups: list[Array]) -> float:
