@@ -102,7 +102,7 @@ class Grid:
             },
             "generations": {
                 **config["generations"], "engine": "vllm", "group_by": ["model"],
-                "apply_chat_template": False, "dtype": "float32",
+                "apply_chat_template": False, "dtype": "float32", "threads": args.threads,
             },
             "hypotheses": {},
         }  # fmt: skip
