@@ -15,10 +15,10 @@ Needs the results folder of a study that has run: its checkpoint and its adapter
 `--grid CxS` takes the first C conditions and S seeds: C x S adapters. Items are made anew, without
 a chat template; both sides get the same prompts, choices, stop strings and limits.
 
-`harness` alternates: the peer's interpreter runs lm_eval once an adapter (model hf, float32, on
-local task files over those items, its own tasks not listed), then one real generate-chunk with an
-empty cache answers for all adapters (and for the base, and its checks, which the peer does not).
-Whole processes are timed.
+`harness` alternates: the peer's command line runs once an adapter (model hf, float32, on local task
+files over those items), then one real generate-chunk with an empty cache answers for all adapters
+(and for the base, and its checks, which the peer does not). Whole processes are timed.
+`--lean-peer` calls the peer's library instead, without the listing of its own thousands of tasks.
 `adapters` times generate-chunk on several grids: the marginal cost of an adapter, in per cent of a
 job for the first. `prefix` asks MMLU 5-shot with and without prefix reuse; answers must be equal.
 
@@ -49,8 +49,7 @@ MINI_BAR = 8.0
 """Times as fast as the harness, at least, on the mini models: there a process costs most."""
 SHOTS = 5
 """Shots of the comparison with and without prefix reuse."""
-# Without the harness's own thousands of tasks, whose listing alone takes seconds.
-PEER = """
+LEAN = """
 import sys
 from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
@@ -191,6 +190,21 @@ def write_tasks(items: Mapping[str, Path], folder: Path) -> list[str]:
     return names
 
 
+def harness_command(
+    args: argparse.Namespace, checkpoint: Path, adapter: Path, folder: Path, tasks: list[str]
+) -> list[str]:
+    """The peer's process for one adapter: its own command line, or the leanest use of its library."""
+    if args.lean_peer:
+        words = [checkpoint, adapter, folder, ",".join(tasks), args.batch_size]
+        return [args.peer, "-c", LEAN, *map(str, words)]
+    return [
+        args.peer, "-m", "lm_eval", "run", "--model", "hf",
+        "--model_args", f"pretrained={checkpoint},peft={adapter},dtype=float32",
+        "--tasks", ",".join(tasks), "--include_path", str(folder),
+        "--device", "cpu", "--batch_size", str(args.batch_size),
+    ]  # fmt: skip
+
+
 def harness(args: argparse.Namespace, folder: Path) -> bool:
     """One job of ours and one process an adapter of theirs, in turn; whether the bar is reached."""
     (size,) = args.grid
@@ -202,16 +216,13 @@ def harness(args: argparse.Namespace, folder: Path) -> bool:
         peer = 0.0
         for adapter in grid.adapters:
             peer += run(
-                [
-                    args.peer, "-c", PEER, str(grid.checkpoint), str(adapter / step),
-                    str(folder / "tasks"), ",".join(tasks), str(args.batch_size),
-                ],
+                harness_command(args, grid.checkpoint, adapter / step, folder / "tasks", tasks),
                 folder / "peer.log",
                 HF_HUB_OFFLINE="1",
                 HF_HOME=str(folder / "hf"),
                 OMP_NUM_THREADS=str(args.threads),
                 PYTHONPATH="",
-            )  # fmt: skip
+            )
         theirs.append(peer)
         ours.append(grid.answer(number))
         print(f"round {number}\tlm-eval {peer:.1f} s\tzpdbench {ours[-1]:.1f} s", flush=True)
@@ -301,6 +312,7 @@ def main() -> int:
         verb.add_argument("--max-model-len", type=int)
     verbs.choices["harness"].add_argument("--peer", required=True, help="interpreter with lm_eval")
     verbs.choices["harness"].add_argument("--batch-size", type=int, default=8)
+    verbs.choices["harness"].add_argument("--lean-peer", action="store_true")
     verb = verbs.add_parser("prefix")
     verb.add_argument("--data", required=True)
     verb.add_argument("--checkpoint", required=True)
