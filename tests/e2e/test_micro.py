@@ -60,6 +60,16 @@ def test_a_second_run_has_nothing_to_do(micro: Workspace) -> None:
     assert "Nothing to be done" in micro.run("all")
 
 
+def test_snakemake_makes_its_own_report(micro: Workspace) -> None:
+    """Of what is there, with captions: no job runs."""
+    micro.run("all", "--report", "study.html")
+    page = (micro.folder / "study.html").read_text("utf-8")
+    for said in ("h3a.tsv", "curves.svg", "report.html", "Tables"):
+        assert said in page
+    assert "gain larger in the larger model? One row a benchmark" in page  # captions/h3a.rst
+    (micro.folder / "study.html").unlink()
+
+
 def test_a_deleted_score_costs_no_training_and_no_engine(micro: Workspace) -> None:
     before = content(micro)
     scores = sorted(micro.results.glob("scores/*/zpd/s0.parquet"))[0]

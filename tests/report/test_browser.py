@@ -196,6 +196,24 @@ def test_explorer_counts_what_the_scores_say(visit: Visit, lock: Path) -> None:
     )
 
 
+def test_explorer_filters_by_language(visit: Visit) -> None:
+    options = visit.page.locator("#f-language option").all_inner_texts()
+    assert options == ["all", "en", "ko"]
+    visit.page.select_option("#f-outcome", "")
+    seen: dict[str, set[str]] = {}
+    counted = {}
+    for language in options:
+        visit.page.select_option("#f-language", label=language)
+        while visit.page.locator("#more").is_visible():
+            visit.page.click("#more")
+        rows = visit.page.locator("#list tbody tr td:first-child").all_inner_texts()
+        seen[language] = {text.split()[0] for text in rows}
+        counted[language] = len(rows)
+    assert seen["ko"] == {"kobest"}
+    assert seen["en"] == seen["all"] - {"kobest"} != set()
+    assert counted["en"] + counted["ko"] == counted["all"]
+
+
 def test_explorer_is_quick_with_50_000_pairs(browser: Any, lock: Path, tmp_path: Path) -> None:
     seeds, each = range(5), 5_000
     rows = {
