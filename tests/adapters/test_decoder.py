@@ -121,6 +121,43 @@ def test_saved_adapter_is_read_by_peft(tmp_path: Path) -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_turning_has_the_bits_of_single_operations(dtype: torch.dtype) -> None:
+    def by_autograd(x: torch.Tensor) -> torch.Tensor:
+        first, second = x.chunk(2, dim=-1)
+        return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+    torch.manual_seed(0)
+    cos, sin = decoder.rotary(torch.arange(50), 32, 1e4)
+    x, grown = torch.randn(50, 3, 32, dtype=dtype), torch.randn(50, 3, 32)
+    found = []
+    for turn in (by_autograd, lambda x: decoder.rotate(x, cos, sin)):
+        leaf = x.clone().requires_grad_()
+        turned = turn(leaf)
+        turned.backward(grown)
+        assert leaf.grad is not None
+        found.append((turned, leaf.grad))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_a_frozen_norm_has_the_bits_of_torch_s() -> None:
+    torch.manual_seed(0)
+    norm = decoder.RmsNorm(96, 1e-6)
+    norm.weight.data.copy_(torch.rand(96) + 0.5)
+    norm.requires_grad_(False)
+    x, grown = torch.randn(50, 96) * torch.logspace(-3, 3, 50)[:, None], torch.randn(50, 96)
+    found = []
+    for apply in (lambda x: torch.rms_norm(x, (96,), norm.weight, norm.eps), norm):
+        leaf = x.clone().requires_grad_()
+        inner = leaf * 2.0
+        # The stream goes on beside the norm, as in a layer: the order of the sum counts.
+        normed = apply(inner)
+        (inner * inner + normed).backward(grown)
+        assert leaf.grad is not None
+        found.append((normed, leaf.grad))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 def test_gradient_checkpointing_changes_nothing(tmp_path: Path) -> None:
     folder = material.checkpoint(tmp_path / "m")
     batch = batches.pack(encoded(folder), np.arange(8))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zpdbench.adapters.products import operand
+from zpdbench.adapters.products import cast, operand
 from zpdbench.errors import UserError
 
 _PREFIX = "base_model.model."
@@ -37,25 +37,25 @@ class _LoraFunction(torch.autograd.Function):
     ) -> Tensor:
         left = operand(x)
         dtype = left.dtype
-        low = a.to(dtype) @ left.T
-        bias = None if bias is None else bias.to(dtype)
+        low = cast(a, dtype) @ left.T
+        bias = None if bias is None else cast(bias, dtype)
         y = functional.linear(left, operand(weight), bias)
-        y.addmm_(low.T, b.to(dtype).T, alpha=scale)
+        y.addmm_(low.T, cast(b, dtype).T, alpha=scale)
         ctx.save_for_backward(x, weight, a, b, low)
         ctx.scale = scale
-        return y.to(x.dtype)
+        return cast(y, x.dtype)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, a, b, low = ctx.saved_tensors
         wide = operand(dy)
-        d_low = (b.to(wide.dtype).T @ wide.T).mul_(ctx.scale)
+        d_low = (cast(b, wide.dtype).T @ wide.T).mul_(ctx.scale)
         dx = None
         if ctx.needs_input_grad[0]:
             dx = wide @ operand(weight)
-            dx = dx.addmm_(d_low.T, a.to(wide.dtype)).to(x.dtype)
-        da = (d_low @ operand(x)).to(a.dtype)
-        db = (low @ wide).mul_(ctx.scale).T.to(b.dtype)
+            dx = cast(dx.addmm_(d_low.T, cast(a, wide.dtype)), x.dtype)
+        da = cast(d_low @ operand(x), a.dtype)
+        db = cast((low @ wide).mul_(ctx.scale).T, b.dtype)
         return dx, None, None, da, db, None
 
 
@@ -83,9 +83,9 @@ class LoraLinear(nn.Module):
         weight = self.base.weight
         if not (self.dropout and self.training):
             y = _LoraFunction.apply(
-                x.to(weight.dtype), weight, self.base.bias, self.lora_a, self.lora_b, self.scale
+                cast(x, weight.dtype), weight, self.base.bias, self.lora_a, self.lora_b, self.scale
             )
-            return y.to(x.dtype)
+            return cast(y, x.dtype)
         dropped = operand(functional.dropout(x, self.dropout, self.training).to(weight.dtype))
         low = functional.linear(dropped, self.lora_a.to(dropped.dtype))
         high = functional.linear(low, self.lora_b.to(dropped.dtype)).to(x.dtype)

@@ -11,11 +11,13 @@ from torch import Tensor
 
 CHUNK = 1 << 24
 """Logits that may stand in memory at once (float32: 64 MiB)."""
+ROWS = 512
+"""Positions whose logits are made together at most: more would leave the caches."""
 
 
 def chunk_rows(vocabulary: int) -> int:
     """Target positions whose logits are made together."""
-    return max(CHUNK // vocabulary, 16)
+    return min(max(CHUNK // vocabulary, 16), ROWS)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

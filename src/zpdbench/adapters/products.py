@@ -35,6 +35,11 @@ def operand(x: Tensor) -> Tensor:
     return x
 
 
+def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """`x.to(dtype)`; where there is nothing to do torch is not asked, hundreds of times a step."""
+    return x if x.dtype == dtype else x.to(dtype)
+
+
 class _Linear(torch.autograd.Function):
     """`x W' + b`, all bfloat16; saves x and W as they are: what is widened is not kept."""
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zpdbench import files, grid, resources, study
+from zpdbench import files, grid, resources, startup, study
 from zpdbench.adapters import parallel
 from zpdbench.errors import UserError
 from zpdbench.progress import Task, track
@@ -79,16 +79,17 @@ def train(
     _known(model, settings.models, "models")
     _known(condition, settings.conditions, "conditions")
     base = files.read_manifest(checkpoint)
-    frame = read_corpus(corpus)
+    with startup.uncollected():
+        import numpy as np
+        import torch
 
-    import numpy as np
-    import torch
+        from zpdbench.adapters import base_perplexity, encoding, methods, trace
+        from zpdbench.adapters.learner import ModelLearner
+        from zpdbench.adapters.loop import Run, Settings
+        from zpdbench.adapters.state import FORMAT, Store, arithmetic
+        from zpdbench.curriculum import conditions, diagnosis, registry
 
-    from zpdbench.adapters import base_perplexity, encoding, methods, trace
-    from zpdbench.adapters.learner import ModelLearner
-    from zpdbench.adapters.loop import Run, Settings
-    from zpdbench.adapters.state import FORMAT, Store, arithmetic
-    from zpdbench.curriculum import conditions, diagnosis, registry
+        frame = read_corpus(corpus)
 
     torch.set_num_threads(training.threads)
     imported = time.perf_counter()

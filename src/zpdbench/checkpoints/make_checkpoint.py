@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zpdbench import files, study
+from zpdbench import files, startup, study
 from zpdbench.checkpoints import folders, sources, upscaling
 from zpdbench.errors import UserError
 from zpdbench.hub import fetch
@@ -84,11 +84,12 @@ def make(
 
 
 def _embedded(name: str, spec: EmbeddedModel, folder: Path) -> dict[str, Any]:
-    import torch
+    with startup.uncollected():
+        import torch
 
-    from zpdbench import embedded
-    from zpdbench.checkpoints import pretraining
-    from zpdbench.embedded import tokenizer as bpe
+        from zpdbench import embedded
+        from zpdbench.checkpoints import pretraining
+        from zpdbench.embedded import tokenizer as bpe
 
     # One thread whatever is offered: sums in another order would give other weights.
     torch.set_num_threads(1)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from zpdbench import startup
 from zpdbench.progress import track
 
 if TYPE_CHECKING:
@@ -57,8 +58,9 @@ def build(
     recipe: Recipe = RECIPE,
 ) -> PreTrainedModel:
     """A fresh float32 model; heads of size 32 (vLLM's smallest on CPU), tied embeddings."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+    with startup.uncollected():
+        import torch
+        from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
     kinds = {"qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}
     make_config, make_model = kinds[architecture]
@@ -97,7 +99,7 @@ def encode(tokenizer: Tokenizer, texts: Sequence[Text]) -> list[tuple[list[int],
     return [(g.ids + e.ids, len(g.ids)) for g, e in zip(given, learnt, strict=True)]
 
 
-def pack(lengths: Sequence[int], rows: int, width: int) -> Iterator[list[list[int]]]:
+def pack(lengths: Iterable[int], rows: int, width: int) -> Iterator[list[list[int]]]:
     """Positions of documents, row by row, batch by batch.
 
     Documents are taken in order; each goes to the first of `rows` rows of `width` tokens that
@@ -141,9 +143,15 @@ def pretrain(
 
     # About 24 documents fit a batch; what is drawn is never short of the steps.
     texts = pretraining_texts(steps * 40, seed)
-    documents = encode(tokenizer, texts)
-    lengths = [len(ids) for ids, _ in documents]
-    packed = pack(lengths, recipe.rows, recipe.width)
+    documents: list[tuple[list[int], int]] = []
+
+    def lengths() -> Iterator[int]:
+        # Encoded as they are asked for: two fifths never are.
+        for start in range(0, len(texts), 1024):
+            documents.extend(encode(tokenizer, texts[start : start + 1024]))
+            yield from (len(ids) for ids, _ in documents[start:])
+
+    packed = pack(lengths(), recipe.rows, recipe.width)
     groups: list[dict[str, Any]] = [
         {"params": [p for p in model.parameters() if p.ndim > 1]},
         {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
