@@ -193,7 +193,7 @@ def write_tasks(items: Mapping[str, Path], folder: Path) -> list[str]:
 def harness_command(
     args: argparse.Namespace, checkpoint: Path, adapter: Path, folder: Path, tasks: list[str]
 ) -> list[str]:
-    """The peer's process for one adapter: its own command line, or the leanest use of its library."""
+    """The peer's process for one adapter: its command line, or the leanest use of its library."""
     if args.lean_peer:
         words = [checkpoint, adapter, folder, ",".join(tasks), args.batch_size]
         return [args.peer, "-c", LEAN, *map(str, words)]
