@@ -61,7 +61,7 @@ format: venv ## put code and rules into shape
 
 # Left to test-all: what needs a cluster, images, a server or an environment of its own.
 APART := tests/workflow/test_slurm.py tests/workflow/test_apptainer.py tests/sandbox/test_apptainer.py \
-  tests/engines/test_openai.py tests/e2e/test_r4_miniature.py tests/e2e/test_review.py
+  tests/engines/test_openai.py tests/e2e/test_r4_miniature.py tests/e2e/test_review.py tests/e2e/test_stranger.py
 
 # Tests wait for processes more than they compute: WORKERS of pytest's processes at once, a file's
 # tests in one of them, as they share what is dear to make.
