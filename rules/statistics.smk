@@ -1,11 +1,14 @@
 # All of this takes seconds: it runs where Snakemake runs, a cluster's queue would take longer.
 run_scores = [paths.scores(*run) for run in study.all_runs]
+# What was said of their corpus stands in every row of every table.
+run_adapters = [paths.adapter(*run) for run in study.runs]
 
 
 rule aggregate_scores:
     input:
         study=local(ancient(paths.study_lock)),
         scores=run_scores,
+        adapters=run_adapters,
     output:
         scores=paths.table("scores"),
         curves=paths.table("curves"),
@@ -25,7 +28,7 @@ rule aggregate_scores:
         "Scores and learning curves"
     shell:
         "zpdbench aggregate-scores --study {input.study} --out-scores {output.scores}"
-        " --out-curves {output.curves} {input.scores} &> {log}"
+        " --out-curves {output.curves} {input.scores} --adapters {input.adapters} &> {log}"
 
 
 h3a_table = report(
@@ -39,8 +42,7 @@ rule h3a:
     input:
         study=local(ancient(paths.study_lock)),
         scores=run_scores,
-        # What was said of their corpus stands in every row.
-        adapters=[paths.adapter(*run) for run in study.runs],
+        adapters=run_adapters,
     output:
         h3a_table,
     log:
@@ -71,6 +73,7 @@ for verb in ("h3a_sensitivity", "calibration"):
         input:
             study=local(ancient(paths.study_lock)),
             scores=run_scores,
+            adapters=run_adapters,
         output:
             paths.table(verb),
         log:
@@ -90,7 +93,7 @@ for verb in ("h3a_sensitivity", "calibration"):
             "Statistics: {params.verb}"
         shell:
             "zpdbench {params.verb} --study {input.study} --scores {input.scores}"
-            " --out {output} &> {log}"
+            " --adapters {input.adapters} --out {output} &> {log}"
 
 
 from_scores_table = {"rq1": "anova", "h3b": "h3b", "r1": "r1", "power": "power"}
@@ -107,6 +110,7 @@ for verb, table in from_scores_table.items():
         input:
             study=local(ancient(paths.study_lock)),
             scores=paths.table("scores"),
+            adapters=run_adapters,
         output:
             paths.table(table),
         log:
@@ -126,14 +130,14 @@ for verb, table in from_scores_table.items():
             "Statistics: {params.verb}"
         shell:
             "zpdbench {params.verb} --study {input.study} --scores {input.scores}"
-            " --out {output} &> {log}"
+            " --adapters {input.adapters} --out {output} &> {log}"
 
 
 rule efficiency:
     input:
         study=local(ancient(paths.study_lock)),
         scores=paths.table("scores"),
-        adapters=[paths.adapter(*run) for run in study.runs],
+        adapters=run_adapters,
     output:
         paths.table("efficiency"),
     log:
@@ -160,6 +164,7 @@ rule expected:
         study=local(ancient(paths.study_lock)),
         scores=paths.table("scores"),
         efficiency=paths.table("efficiency"),
+        adapters=run_adapters,
     output:
         paths.table("expected"),
     log:
@@ -178,7 +183,7 @@ rule expected:
         "What was expected, and what came out"
     shell:
         "zpdbench expected --study {input.study} --scores {input.scores}"
-        " --efficiency {input.efficiency} --out {output} &> {log}"
+        " --efficiency {input.efficiency} --adapters {input.adapters} --out {output} &> {log}"
 
 
 # Do the tests keep their level? Asked for by name, and of no study: it simulates its own.

@@ -52,6 +52,8 @@ _CONFIG = _arg(
 )
 
 _TABLE = _arg("--scores", metavar="FILE", help="scores.tsv")
+_FILES = _arg("--scores", nargs="+", metavar="FILE", help="runs' files")
+_RUNS = _arg("--adapters", nargs="*", default=[], metavar="DIR", help="runs, for their notes")
 _INTERIM = _arg("--interim", action="store_true", help="allow a grid that is not complete")
 
 VERBS: dict[str, Verb] = {
@@ -155,6 +157,7 @@ VERBS: dict[str, Verb] = {
         (
             _STUDY,
             _arg("scores", nargs="+", metavar="SCORES", help="runs' score files"),
+            _RUNS,
             _arg("--out-scores", metavar="FILE", help="scores.tsv"),
             _arg("--out-curves", metavar="FILE", help="curves.tsv"),
         ),
@@ -165,7 +168,7 @@ VERBS: dict[str, Verb] = {
         (
             _arg("--scores", nargs="+", metavar="FILE", help="a TSV of verdicts, or runs' files"),
             _CONFIG,
-            _arg("--adapters", nargs="*", default=[], metavar="DIR", help="runs, for their notes"),
+            _RUNS,
             _arg("--benchmarks", default=None, help="only these, separated by commas"),
             _INTERIM,
             _OUT,
@@ -174,22 +177,22 @@ VERBS: dict[str, Verb] = {
     "h3a-sensitivity": Verb(
         "test H3a again by every other defensible method",
         "zpdbench.statistics.h3a_sensitivity",
-        (_STUDY, _arg("--scores", nargs="+", metavar="FILE", help="runs' files"), _INTERIM, _OUT),
+        (_STUDY, _FILES, _RUNS, _INTERIM, _OUT),
     ),
     "rq1": Verb(
         "analyses of variance: do the conditions differ?",
         "zpdbench.statistics.rq1",
-        (_STUDY, _TABLE, _INTERIM, _OUT),
+        (_STUDY, _TABLE, _RUNS, _INTERIM, _OUT),
     ),
     "h3b": Verb(
         "test whether the gain is larger on reasoning than on generation",
         "zpdbench.statistics.h3b",
-        (_STUDY, _TABLE, _INTERIM, _OUT),
+        (_STUDY, _TABLE, _RUNS, _INTERIM, _OUT),
     ),
     "r1": Verb(
         "test whether the gain depends on the task's language and the model",
         "zpdbench.statistics.r1",
-        (_STUDY, _TABLE, _INTERIM, _OUT),
+        (_STUDY, _TABLE, _RUNS, _INTERIM, _OUT),
     ),
     "efficiency": Verb(
         "steps, FLOPs and seconds to the control's final score",
@@ -198,23 +201,30 @@ VERBS: dict[str, Verb] = {
             _STUDY,
             _TABLE,
             _arg("--adapters", nargs="*", default=[], metavar="DIR", help="runs, for their costs"),
+            _INTERIM,
             _OUT,
         ),
     ),
     "ablations": Verb(
         "compare each ablated condition with the full one",
         "zpdbench.statistics.ablations",
-        (_STUDY, _TABLE, _INTERIM, _OUT),
+        (_STUDY, _TABLE, _RUNS, _INTERIM, _OUT),
     ),
     "ladder": Verb(
         "regress the gain on the number of parameters, three models or more",
         "zpdbench.statistics.ladder",
-        (_STUDY, _TABLE, _INTERIM, _OUT),
+        (_STUDY, _TABLE, _RUNS, _INTERIM, _OUT),
     ),
     "power": Verb(
         "power of H3a's test by number of seeds, as claimed and as measured",
         "zpdbench.statistics.power_table",
-        (_STUDY, _arg("--scores", default=None, metavar="FILE", help="a pilot's scores.tsv"), _OUT),
+        (
+            _STUDY,
+            _arg("--scores", default=None, metavar="FILE", help="a pilot's scores.tsv"),
+            _RUNS,
+            _INTERIM,
+            _OUT,
+        ),
     ),
     "expected": Verb(
         "the claimed figures against what came out",
@@ -223,6 +233,7 @@ VERBS: dict[str, Verb] = {
             _STUDY,
             _TABLE,
             _arg("--efficiency", default=None, metavar="FILE", help="efficiency.tsv"),
+            _RUNS,
             _INTERIM,
             _OUT,
         ),
@@ -230,7 +241,7 @@ VERBS: dict[str, Verb] = {
     "calibration": Verb(
         "expected calibration error by step",
         "zpdbench.statistics.calibration",
-        (_STUDY, _arg("--scores", nargs="+", metavar="FILE", help="runs' files"), _OUT),
+        (_STUDY, _FILES, _RUNS, _INTERIM, _OUT),
     ),
     "validate-statistics": Verb(
         "simulate studies: do the tests keep their level and the intervals their coverage?",

@@ -373,19 +373,31 @@ def test_ladder_needs_three_models(study: Path, tmp_path: Path) -> None:
     assert all(r["p_value"] == "NA" and "has no error" in r["note"] for r in without)
 
 
-@pytest.mark.parametrize("module", [rq1, h3b, r1, ablations, power_table, expected])
+@pytest.mark.parametrize(
+    "module", [rq1, h3b, r1, ablations, power_table, expected, efficiency, h3a, h3a_sensitivity]
+)
 def test_a_missing_run_is_named_or_marked(study: Path, tmp_path: Path, module: object) -> None:
     text = (study / "scores.tsv").read_text("utf-8").splitlines(keepends=True)
     (tmp_path / "scores.tsv").write_text(
         "".join(line for line in text if not line.startswith("big\tzpd\t3\t")), "utf-8"
     )
     (tmp_path / "study.yaml").write_text(CONFIG, "utf-8")
-    if module is not power_table:
-        with pytest.raises(UserError, match="big/zpd/3"):
-            run(module, tmp_path)
-    rows = run(module, tmp_path, interim=True)
-    if module is not power_table:
-        assert all(r["note"].startswith("interim: ") for r in rows)
+    more = {}
+    if module in (h3a, h3a_sensitivity):
+        paths = map(str, (study / "scores").glob("*.parquet"))
+        more["scores"] = sorted(p for p in paths if "big-zpd-3" not in p)
+    with pytest.raises(UserError, match="big/zpd/3") as error:
+        run(module, tmp_path, **more)
+    assert "--interim" in error.value.fix
+    rows = run(module, tmp_path, **more, interim=True)
+    if module is power_table:
+        # What was claimed before any run has no cells.
+        rows = [r for r in rows if r["basis"] == "measured spread"]
+    if module is efficiency:
+        rows = [r for r in rows if r["model"] == "big"]
+    assert rows and all(r["note"].startswith("interim: ") for r in rows)
+    where = r"\(3\)" if module is efficiency else r"cells? missing \(big/zpd/3"
+    assert all(re.search(where, r["note"]) for r in rows)
 
 
 def vary(folder: Path, study: Path, old: str, new: str) -> Path:
@@ -462,12 +474,16 @@ def test_unequal_seeds_have_two_way_rows_that_say_why(study: Path, tmp_path: Pat
 
 def test_incomplete_seeds_of_curves_and_pilots_are_named(study: Path, tmp_path: Path) -> None:
     drop(tmp_path, study, "big\tzpd\t3\t20\t")
-    rows = run(efficiency, tmp_path)
+    with pytest.raises(UserError, match=r"1 cells are missing .*big/zpd/3"):
+        run(efficiency, tmp_path)
+    rows = run(efficiency, tmp_path, interim=True)
     big = [r for r in rows if r["model"] == "big" and r["unit"] == "steps"]
     assert big and all("seeds without all their scores left out (3)" in r["note"] for r in big)
     assert all("left out" not in r["note"] for r in rows if r["model"] == "tiny")
     drop(tmp_path, study, "big\tzpd\t3\t")
-    rows = [r for r in run(power_table, tmp_path) if r["scale"] == "pp"]
+    with pytest.raises(UserError, match=r"cells are missing .*big/zpd/3"):
+        run(power_table, tmp_path)
+    rows = [r for r in run(power_table, tmp_path, interim=True) if r["scale"] == "pp"]
     assert all("cells missing (big/zpd/3/" in r["note"] for r in rows)
 
 
@@ -514,14 +530,17 @@ def test_calibration_by_step(tmp_path: Path) -> None:
     table = grid(sizes={"gsm8k": 40}, steps=(10, 20)).with_columns(confidence=pl.lit(0.75))
     (tmp_path / "study.yaml").write_text(CONFIG, "utf-8")
     paths = write_runs(tmp_path, table)
-    rows = run(calibration, tmp_path, scores=paths)
-    assert all("runs missing (tiny/easy/0" in r["note"] for r in rows)
+    with pytest.raises(UserError, match=r"cells are missing .*tiny/easy/0"):
+        run(calibration, tmp_path, scores=paths)
+    rows = run(calibration, tmp_path, scores=paths, interim=True)
+    assert all("cells missing (tiny/easy/0" in r["note"] for r in rows)
     row = next(r for r in rows if r["condition"] == "zpd" and r["step"] == "20")
     assert float(row["mean_confidence"]) == pytest.approx(0.75)
     assert (row["n_seeds"], row["n_items"]) == ("5", "40")
     other = tmp_path / "other"
     other.mkdir()
-    (row,) = run(calibration, tmp_path, scores=write_runs(other, table.drop("confidence")))
+    paths = write_runs(other, table.drop("confidence"))
+    (row,) = run(calibration, tmp_path, scores=paths, interim=True)
     assert row["ece"] == row["model"] == "NA" and "nothing to calibrate" in row["note"]
 
 
@@ -591,3 +610,197 @@ def test_a_benchmark_of_programs_is_pass_at_1_by_whatever_name(
     assert metrics.primary_metric("kr_code") == "pass@1"
     # A label of a table from outside opens no file.
     assert metrics.primary_metric(str(own)) == "acc"
+
+
+MODULES = (
+    rq1, h3b, r1, efficiency, ablations, expected, power_table, calibration, h3a, h3a_sensitivity,
+    ladder,
+)  # fmt: skip
+NEEDED = {
+    "n": ("n_seeds",),
+    "interval": ("low", "difference_low"),
+    "other end": ("high", "difference_high"),
+    "test": ("test", "method"),
+    "statistic": ("statistic",),
+    "degrees of freedom": ("df", "df1"),
+    "raw p": ("p_value",),
+    "Holm p": ("p_holm",),
+    "MDE": ("mde_80", "mde_80_f"),
+    "verdict": ("verdict",),
+    "note": ("note",),
+    "digest": ("preregistration",),
+    "registered": ("registered",),
+}
+
+
+def prepared(module: object, study: Path, folder: Path, **how: object) -> dict[str, object]:
+    """A folder with what a module reads, of the study or of a grid made as `how` says."""
+    (folder / "study.yaml").write_text(str(how.pop("config", CONFIG)), "utf-8")
+    if module is ladder:
+        models = ("s", "m", "l")
+        table = grid(models=models, gain=(0, 0.1, 0.2), sizes={"gsm8k": 60}, **how)  # type: ignore[arg-type]
+        sizes = "{s: 5.0e+8, m: 1.5e+9, l: 7.0e+9}"
+        (folder / "study.yaml").write_text(f"hypotheses: {{ladder: {{parameters: {sizes}}}}}\n")
+    elif how or module is calibration:
+        conditions = ("random", "easy", "zpd", "zpd_fixed")
+        table = grid(sizes=SIZES, steps=(10, 20, 30), conditions=conditions, **how)  # type: ignore[arg-type]
+        table = table.with_columns(confidence=pl.lit(0.75))
+    else:
+        (folder / "scores.tsv").write_bytes((study / "scores.tsv").read_bytes())
+        paths = sorted(map(str, (study / "scores").glob("*.parquet")))
+        return {"scores": paths} if module in (h3a, h3a_sensitivity) else {}
+    paths = write_runs(folder, table)
+    aggregate(folder, paths)
+    return {"scores": paths} if module in (h3a, h3a_sensitivity, calibration) else {}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_row_carries_what_a_reader_needs(module: object, study: Path, tmp_path: Path) -> None:
+    """n, interval, test, df, raw and Holm p, MDE, verdict, note, digest; and the corpus's notes."""
+    from zpdbench import files
+
+    said = "orca: shortfall, has 21 usable examples, 100 were asked for; all are used"
+    adapter = tmp_path / "adapters/tiny/zpd/s0"
+    adapter.mkdir(parents=True)
+    files.write_manifest(adapter, {"notes": [said]})
+    rows = run(module, tmp_path, **prepared(module, study, tmp_path), adapters=[str(adapter)])
+    for what, names in NEEDED.items():
+        assert any(n in rows[0] for n in names), what
+    assert all(said.replace("; ", ", ") in r["note"] for r in rows)
+    assert {len(r["preregistration"]) for r in rows} == {16}
+    assert {r["registered"] for r in rows} == {"none"}
+    assert {r["n_seeds"] for r in rows} - {"NA"}
+    if module not in (calibration, power_table):
+        # What tests has a p, and with it all that belongs to one.
+        tested = [r for r in rows if r["p_value"] != "NA"]
+        assert tested
+        name = "method" if module is h3a_sensitivity else "test"
+        assert all(r[name] != "NA" for r in tested)
+        assert {"supported", "contradicted", "inconclusive", "consistent"} & {
+            r["verdict"] for r in tested
+        }
+        mde = next(n for n in NEEDED["MDE"] if n in rows[0])
+        assert any(float(r[mde]) > 0 for r in tested if r[mde] != "NA")
+
+
+def test_runs_scores_and_curves_carry_digest_and_notes(study: Path, tmp_path: Path) -> None:
+    from zpdbench import files
+
+    files.write_manifest(tmp_path, {"notes": ["orca: shortfall, has 21 usable examples"]})
+    paths = sorted(map(str, (study / "scores").glob("*.parquet")))
+    outs = ["--out-scores", str(tmp_path / "s.tsv"), "--out-curves", str(tmp_path / "c.tsv")]
+    lock = ["--study", str(study / "study.yaml")]
+    assert cli.main(["aggregate-scores", *lock, *outs, *paths, "--adapters", str(tmp_path)]) == 0
+    digest = run(h3b, study)[0]["preregistration"]
+    for name in ("s.tsv", "c.tsv"):
+        rows = read(tmp_path / name)
+        assert {r["preregistration"] for r in rows} == {digest}
+        assert {r["note"] for r in rows} == {"orca: shortfall, has 21 usable examples"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_one_seed_has_no_test_and_says_so(module: object, study: Path, tmp_path: Path) -> None:
+    config = CONFIG.replace("seeds: [0, 1, 2, 3, 4]", "seeds: [0]")
+    given = prepared(module, study, tmp_path, n_seeds=1, config=config)
+    rows = run(module, tmp_path, **given)
+    if module is power_table:
+        rows = [r for r in rows if r["basis"] == "measured spread"]
+        assert {r["power"] for r in rows} == {"NA"}
+        assert all("one seed" in r["note"] for r in rows)
+        return
+    for r in rows:
+        assert r["p_value"] == "NA" and r["verdict"] in ("inconclusive", "undetermined", "NA"), r
+        assert r.get("low", r.get("difference_low")) == "NA"
+    if module is not calibration:
+        assert all(
+            re.search("one seed|too few seeds|below 5|no flops|no seconds|few seeds", r["note"])
+            for r in rows
+        ), {r["note"] for r in rows}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_spread_between_seeds_is_inconclusive(
+    module: object, study: Path, tmp_path: Path
+) -> None:
+    """Every seed's verdicts are seed 0's."""
+    how = {"n_seeds": 1, "config": CONFIG.replace("seeds: [0, 1, 2, 3, 4]", "seeds: [0]")}
+    prepared(module, study, tmp_path, **how)
+    folder = tmp_path / "same"
+    folder.mkdir()
+    one = pl.concat([pl.read_parquet(p) for p in sorted((tmp_path / "scores").glob("*.parquet"))])
+    tuned = one.filter(pl.col("condition") != "base")
+    copies = [tuned.with_columns(seed=pl.lit(s, dtype=tuned["seed"].dtype)) for s in range(5)]
+    paths = write_runs(folder, pl.concat([one.filter(pl.col("condition") == "base"), *copies]))
+    text = (tmp_path / "study.yaml").read_text("utf-8")
+    (folder / "study.yaml").write_text(text.replace("seeds: [0]", "seeds: [0, 1, 2, 3, 4]"))
+    aggregate(folder, paths)
+    of_files = module in (h3a, h3a_sensitivity, calibration)
+    rows = run(module, folder, **({"scores": paths} if of_files else {}))
+    if module is power_table:
+        rows = [r for r in rows if r["basis"] == "measured spread"]
+        assert {r["power"] for r in rows} == {"NA"}
+        return
+    for r in rows:
+        if r["scale" if "scale" in r else "note"] == "pp" and module is h3a_sensitivity:
+            # A permutation of equal values is defined: nothing is rarer than what is there.
+            assert r["p_value"] in ("NA", "1") or "permutation" in r["method"]
+        elif r.get("term") == "condition" and r.get("test") == "Kruskal-Wallis":
+            # Ranks of other conditions still differ.
+            continue
+        elif r.get("test") != "Friedman":
+            assert r["p_value"] == "NA" or "permutation" in r.get("method", ""), r
+        if r["p_value"] == "NA":
+            assert r["verdict"] in ("inconclusive", "undetermined", "NA")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("value", "1.2"), "value is '1.2', no score in [0, 1]"),
+        (("value", "-0.1"), "value is '-0.1', no score in [0, 1]"),
+        (("value", "NaN"), "value is 'NaN', no score in [0, 1]"),
+        (("value", "inf"), "value is 'inf', no score in [0, 1]"),
+        (("value", "NA"), "value is NA, no score in [0, 1]"),
+        (("value", "high"), "value is 'high', no score in [0, 1]"),
+        (("n_items", "0"), "n_items is '0', no number of items"),
+        (("n_items", "NA"), "n_items is NA, no number of items"),
+        (("n_items", "39"), "over 39 items, of other runs over 40"),
+        (("items", "some"), "items is 'some', no full or subset"),
+        (("step", "last"), "step is 'last', no value for this column"),
+        (("seed", "NA"), "seed is NA, no value for this column"),
+        (("benchmark", "NA"), "benchmark is NA, no value for this column"),
+    ],
+)
+@pytest.mark.parametrize("module", [rq1, power_table])
+def test_a_wrong_line_of_scores_is_named(
+    study: Path, tmp_path: Path, module: object, change: tuple[str, str], said: str
+) -> None:
+    (tmp_path / "study.yaml").write_text(CONFIG, "utf-8")
+    lines = (study / "scores.tsv").read_text("utf-8").splitlines()
+    columns = lines[0].split("\t")
+    start = "big\tzpd\t3\t30\tgsm8k\tall\texact_match_strict\t"
+    at = next(i for i, x in enumerate(lines) if x.startswith(start) and "\tfull\t" in x)
+    fields = lines[at].split("\t")
+    fields[columns.index(change[0])] = change[1]
+    lines[at] = "\t".join(fields)
+    (tmp_path / "scores.tsv").write_text("\n".join(lines) + "\n", "utf-8")
+    with pytest.raises(UserError) as error:
+        run(module, tmp_path)
+    assert said in error.value.what
+    assert error.value.where == f"{tmp_path / 'scores.tsv'}:{at + 1}"
+
+
+def test_a_line_of_scores_twice_is_named(
+    root: Path, study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "study.yaml").write_text(CONFIG, "utf-8")
+    lines = (study / "scores.tsv").read_text("utf-8").splitlines()
+    at = next(i for i, x in enumerate(lines) if x.startswith("big\tzpd\t3\t30\tgsm8k\tall\texact"))
+    (tmp_path / "scores.tsv").write_text("\n".join([*lines, lines[at]]) + "\n", "utf-8")
+    said = f"big/zpd/3 step 30, gsm8k stands in line {at + 1} already"
+    with pytest.raises(UserError, match=said) as error:
+        run(rq1, tmp_path)
+    assert error.value.where == f"{tmp_path / 'scores.tsv'}:{len(lines) + 1}"
+    config = ["--configfile", str(root / "config/mini.yaml")]
+    assert cli.main(["plan", *config, "--pilot", str(tmp_path / "scores.tsv")]) == 2
+    assert said in capsys.readouterr().err

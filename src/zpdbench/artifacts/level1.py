@@ -31,7 +31,7 @@ class Given:
     Attributes:
         lock: the study.
         scores: the runs' score files of the bundle.
-        adapters: the runs' folders of the bundle, for their traces.
+        adapters: the runs' folders of the bundle, for their traces and notes.
         corpus: the corpus of the bundle, if it was made with it.
         made: name -> where that table is made here.
         bundle: what the page of all results is made from: tables that were compared on their own.
@@ -74,7 +74,7 @@ TRAINING_FIGURES = tuple(
 
 def _aggregate(g: Given) -> list[object]:
     outputs = ["--out-scores", g.made("scores.tsv"), "--out-curves", g.made("curves.tsv")]
-    return ["--study", g.lock, *outputs, *g.scores]
+    return ["--study", g.lock, *outputs, *g.scores, "--adapters", *g.adapters]
 
 
 def _h3a(g: Given) -> list[object]:
@@ -82,19 +82,22 @@ def _h3a(g: Given) -> list[object]:
     return [*given, "--out", g.made("h3a.tsv")]
 
 
-def _calibration(g: Given) -> list[object]:
-    return ["--study", g.lock, "--scores", *g.scores, "--out", g.made("calibration.tsv")]
+def _from_scores(verb: str, table: str) -> Replay:
+    """A verb that reads the runs' verdicts."""
 
+    def arguments(g: Given) -> list[object]:
+        given = ["--study", g.lock, "--scores", *g.scores, "--adapters", *g.adapters]
+        return [*given, "--out", g.made(table)]
 
-def _sensitivity(g: Given) -> list[object]:
-    return ["--study", g.lock, "--scores", *g.scores, "--out", g.made("h3a_sensitivity.tsv")]
+    return Replay(verb, (table,), arguments)
 
 
 def _from_table(verb: str, table: str) -> Replay:
     """A verb that reads the table of all scores, as it was made again."""
 
     def arguments(g: Given) -> list[object]:
-        return ["--study", g.lock, "--scores", g.made("scores.tsv"), "--out", g.made(table)]
+        given = ["--study", g.lock, "--scores", g.made("scores.tsv"), "--adapters", *g.adapters]
+        return [*given, "--out", g.made(table)]
 
     return Replay(verb, (table,), arguments, wave=1)
 
@@ -106,6 +109,7 @@ def _efficiency(g: Given) -> list[object]:
 
 def _expected(g: Given) -> list[object]:
     given = ["--scores", g.made("scores.tsv"), "--efficiency", g.made("efficiency.tsv")]
+    given += ["--adapters", *g.adapters]
     return ["--study", g.lock, *given, "--out", g.made("expected.tsv")]
 
 
@@ -158,8 +162,8 @@ REPLAYS: tuple[Replay, ...] = (
     _from_table("power", "power.tsv"),
     _from_table("ablations", "ablations.tsv"),
     _from_table("ladder", "ladder.tsv"),
-    Replay("calibration", ("calibration.tsv",), _calibration),
-    Replay("h3a-sensitivity", ("h3a_sensitivity.tsv",), _sensitivity),
+    _from_scores("calibration", "calibration.tsv"),
+    _from_scores("h3a-sensitivity", "h3a_sensitivity.tsv"),
     Replay("efficiency", ("efficiency.tsv",), _efficiency, needs=("traces",), wave=1),
     Replay("expected", ("expected.tsv",), _expected, needs=("traces",), wave=2),
     _drawn_from_tables(tuple(f for f in FIGURES if _table_of(f) != "expected")),

@@ -43,7 +43,9 @@ def analyse(data: runs.Runs, h: Ablations, ablated: list[str]) -> list[dict[str,
 
 
 def main(args: argparse.Namespace) -> None:
-    """Entry of the verb: args.study, args.scores (scores.tsv), args.out, args.interim."""
+    """Entry of the verb: args.study, args.scores (scores.tsv), args.out, args.interim;
+    args.adapters: the runs' folders, for what is to be said of their corpus.
+    """
     hypotheses = settings.read_hypotheses(args.study)
     config = settings.read(args.study)
     h = hypotheses.ablations
@@ -68,4 +70,5 @@ def main(args: argparse.Namespace) -> None:
         hypotheses,
         interim=data.interim,
         remarks=data.remarks,
+        adapters=getattr(args, "adapters", ()),
     )

@@ -11,16 +11,18 @@ import polars as pl
 
 from zpdbench import files, grid
 from zpdbench.errors import UserError
-from zpdbench.statistics import effects, metrics, tables
+from zpdbench.statistics import effects, metrics, notes, settings, tables
+from zpdbench.statistics.verdicts import REGISTRATION, register
 
 SCORES = (
     "model", "condition", "seed", "step", "benchmark", "task", "metric", "value", "n_items",
-    "items", "interim",
+    "items", "interim", "note", *REGISTRATION,
 )  # fmt: skip
 CURVES = (
     "model", "condition", "step", "benchmark", "metric", "items", "n_items", "n_seeds", "mean",
-    "sd", "low", "high", "level", "interim",
+    "sd", "low", "high", "level", "interim", "note", *REGISTRATION,
 )  # fmt: skip
+_OF_RUNS = SCORES[: SCORES.index("interim")]
 LEVEL = 0.95
 
 
@@ -33,9 +35,9 @@ def scores(table: pl.DataFrame, subset: pl.DataFrame | None = None) -> pl.DataFr
             were asked before their last step.
 
     Returns:
-        SCORES' columns but for `interim`. `items` is `full` at a run's last step and for the
-        untuned base, and `subset` at every step of a benchmark that is also evaluated on the way: a
-        curve compares the same items, so the last step and the base have both.
+        SCORES' columns up to `items`, which is `full` at a run's last step and for the untuned
+        base, and `subset` at every step of a benchmark that is also evaluated on the way: a curve
+        compares the same items, so the last step and the base have both.
     """
     if subset is None:
         subset = metrics.interim_items(table)
@@ -48,7 +50,7 @@ def scores(table: pl.DataFrame, subset: pl.DataFrame | None = None) -> pl.DataFr
         part = table.join(subset, on=["benchmark", "task", "item_id"], how="semi")
         if not part.is_empty():
             parts.append(metrics.task_scores(part).with_columns(pl.lit("subset").alias("items")))
-    return _sorted(pl.concat(parts).select(SCORES[:-1]))
+    return _sorted(pl.concat(parts).select(_OF_RUNS))
 
 
 def scores_of_files(paths: Sequence[str | Path]) -> pl.DataFrame:
@@ -135,16 +137,25 @@ def curves(run_scores: pl.DataFrame, *, expected_seeds: int | None = None) -> li
 
 
 def main(args: argparse.Namespace) -> None:
-    """Entry of the verb: args.study (or None), args.out_scores, args.out_curves, args.scores."""
-    result = scores_of_files(args.scores)
-    expected = None
-    if getattr(args, "study", None):
-        from zpdbench.statistics import settings
+    """Entry of the verb: args.study (or None), args.out_scores, args.out_curves, args.scores;
+    args.adapters: the runs' folders, for what is to be said of their corpus.
 
-        expected = len(settings.read(args.study).get("seeds") or []) or None
+    Hypotheses are tested elsewhere; their registration ends every row all the same.
+    """
+    result = scores_of_files(args.scores)
+    expected, registration = None, [None, None]
+    if getattr(args, "study", None):
+        config = settings.read(args.study)
+        expected = len(config.get("seeds") or []) or None
+        if config.get("hypotheses"):
+            registration = [*register(settings.read_hypotheses(args.study))]
+    said = notes.shortfalls(getattr(args, "adapters", ()))
+    ends = ["; ".join(said) or None, *registration]
     interim = expected is not None and _is_incomplete(result, expected)
-    files.write_tsv(args.out_scores, SCORES, result.with_columns(pl.lit(interim)).iter_rows())
-    files.write_tsv(args.out_curves, CURVES, curves(result, expected_seeds=expected))
+    of_runs = ([*row, interim, *ends] for row in result.iter_rows())
+    files.write_tsv(args.out_scores, SCORES, of_runs)
+    by_step = ([*row, *ends] for row in curves(result, expected_seeds=expected))
+    files.write_tsv(args.out_curves, CURVES, by_step)
 
 
 def _is_incomplete(run_scores: pl.DataFrame, expected_seeds: int) -> bool:

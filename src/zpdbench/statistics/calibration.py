@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ from numpy.typing import ArrayLike
 
 from zpdbench.errors import UserError
 from zpdbench.statistics import effects, metrics, settings, tables
-from zpdbench.statistics.verdicts import write_rows
+from zpdbench.statistics.effects import NAN
+from zpdbench.statistics.verdicts import missing_cells, require_complete, write_rows
 
 COLUMNS = (
     "hypothesis", "model", "condition", "step", "benchmark", "n_items", "bins", "n_seeds", "ece",
-    "low", "high", "level", "sd", "mean_confidence", "accuracy", "note",
+    "low", "high", "level", "sd", "mean_confidence", "accuracy", "test", "statistic", "df",
+    "p_value", "p_holm", "mde_80", "verdict", "note",
 )  # fmt: skip
+"""No claim is made about calibration: the test's columns, which every table has, are NA."""
 BINS = 15
 LEVEL = 0.95
 
@@ -106,6 +110,8 @@ def analyse(
                 "high": interval.high, "level": LEVEL, "sd": effects.spread(values),
                 "mean_confidence": float(np.mean([s[3] for s in seeds])),
                 "accuracy": float(np.mean([s[4] for s in seeds])),
+                "test": "none: Student's t interval over seeds",
+                "df": len(seeds) - 1.0 if math.isfinite(interval.low) else NAN,
                 "note": "biased upwards at few items: compare only rows of equal n_items",
             }
         )  # fmt: skip
@@ -113,7 +119,9 @@ def analyse(
 
 
 def main(args: argparse.Namespace) -> None:
-    """Entry of the verb: args.study, args.scores (runs' files), args.out."""
+    """Entry of the verb: args.study, args.scores (runs' files), args.out, args.interim;
+    args.adapters: the runs' folders, for what is to be said of their corpus.
+    """
     config = settings.read(args.study)
     models, conditions, seeds = (
         settings.study_names(config, "models"),
@@ -122,11 +130,13 @@ def main(args: argparse.Namespace) -> None:
     )
     planned = [(m, c, s) for m in models or [] for c in conditions or [] for s in seeds or []]
     rows, lacking = analyse(args.scores, planned)
-    some = ", ".join(lacking[:3]) + (" ..." if len(lacking) > 3 else "")
+    if not getattr(args, "interim", False):
+        require_complete(lacking)
     write_rows(
         args.out,
         COLUMNS,
         rows,
         settings.read_hypotheses(args.study),
-        interim=f"{len(lacking)} runs missing ({some})" if lacking else "",
+        interim=missing_cells(lacking),
+        adapters=getattr(args, "adapters", ()),
     )

@@ -18,7 +18,7 @@ from zpdbench.errors import UserError
 from zpdbench.hypotheses import Efficiency
 from zpdbench.statistics import effects, power, runs, settings, tables
 from zpdbench.statistics.effects import NAN
-from zpdbench.statistics.verdicts import MEAN, does_not_apply, judge, write_rows
+from zpdbench.statistics.verdicts import MEAN, does_not_apply, judge, require_complete, write_rows
 
 COLUMNS = (
     "hypothesis", "model", "benchmark", "unit", "n_seeds", "target", "last_step",
@@ -178,6 +178,41 @@ def ratio(curves: Curves, costs_treatment: Sequence[Cost], costs_control: Sequen
     return means[0] / means[1]
 
 
+def missing_cells(
+    table: pl.DataFrame,
+    models: Sequence[str],
+    h: Efficiency,
+    benchmarks: Sequence[str],
+    planned: Sequence[str] | None = None,
+) -> list[str]:
+    """Runs (model/condition/seed) that lack a point of the learning curves; [] if none does.
+
+    The points are all that any run was evaluated at; a benchmark that none was evaluated on on
+    the way has none.
+
+    Args:
+        planned: the study's seeds, if known; None: those that a run of the model has.
+    """
+    pair = (h.treatment, h.control)
+    part = table.filter(
+        (pl.col("items") == "subset")
+        & pl.col("benchmark").is_in(list(benchmarks))
+        & pl.col("condition").is_in(pair)
+    )
+    points = set(part.select("step", "benchmark").iter_rows())
+    there = set(part.select("model", "condition", "seed", "step", "benchmark").iter_rows())
+    found = []
+    for model in models:
+        seeds = planned or tables.seed_order([s for m, _, s, _, _ in there if m == model])
+        found += [
+            f"{model}/{condition}/{seed}"
+            for seed in seeds
+            for condition in pair
+            if any((model, condition, seed, *point) not in there for point in points)
+        ]
+    return found
+
+
 def curves_of(
     table: pl.DataFrame,
     model: str,
@@ -284,6 +319,7 @@ def analyse(
         planned: the study's seeds, if known; what lacks one of them says so.
     """
     rows: list[dict[str, Any]] = []
+    evaluated = set(table.filter(pl.col("items") == "subset")["benchmark"].to_list())
     for model in models:
         for unit in UNITS:
             part: list[dict[str, Any]] = []
@@ -292,14 +328,17 @@ def analyse(
                 row |= {"model": model, "benchmark": benchmark, "unit": unit}
                 part.append(row)
                 names = benchmarks if benchmark == MEAN else [benchmark]
+                once = [b for b in names if b not in evaluated]
                 curves, seeds, lacking = curves_of(table, model, h, names, planned)
                 incomplete = (
                     [f"interim: seeds without all their scores left out ({', '.join(lacking)})"]
-                    if lacking
+                    if lacking and not once
                     else []
                 )
                 if curves is None:
                     why = "evaluated once only, or no complete seed: no curve"
+                    if once and benchmark == MEAN:
+                        why = f"evaluated once only ({', '.join(once)}): no curve of the mean"
                     row["note"] = "; ".join([*incomplete, why])
                     continue
                 costs = {
@@ -336,40 +375,42 @@ def _cost(
 
 
 def main(args: argparse.Namespace) -> None:
-    """Entry of the verb: args.study, args.scores (scores.tsv), args.adapters (runs), args.out.
+    """Entry of the verb: args.study, args.scores (scores.tsv), args.adapters (runs), args.out,
+    args.interim.
 
     The rows in seconds go to `args.out` with the suffix `.timing.tsv`.
     """
     hypotheses = settings.read_hypotheses(args.study)
     config = settings.read(args.study)
+    adapters = getattr(args, "adapters", None) or []
     timing = Path(args.out).with_suffix(".timing.tsv")
     reason = settings.inapplicable(hypotheses, "efficiency", config)
     if reason:
         for out in (args.out, timing):
-            write_rows(out, COLUMNS, does_not_apply("efficiency", reason), hypotheses)
+            rows = does_not_apply("efficiency", reason)
+            write_rows(out, COLUMNS, rows, hypotheses, adapters=adapters)
         return
     planned = settings.study_seeds(config)
     table = runs.read_run_scores(args.scores)
     folders: dict[tuple[str, str, str], Path] = {}
-    for folder in getattr(args, "adapters", None) or []:
+    for folder in adapters:
         path = Path(folder)
         folders[path.parent.parent.name, path.parent.name, path.name.removeprefix("s")] = path
-    rows = analyse(
-        table,
-        hypotheses.efficiency,
-        settings.study_names(config, "models")
-        or sorted(set(table["model"].to_list()), key=tables.natural_key),
-        tables.benchmark_order(
-            settings.study_names(config, "benchmarks") or table["benchmark"].to_list()
-        ),
-        folders,
-        planned,
+    h = hypotheses.efficiency
+    models = settings.study_names(config, "models") or sorted(
+        set(table["model"].to_list()), key=tables.natural_key
     )
+    benchmarks = tables.benchmark_order(
+        settings.study_names(config, "benchmarks") or table["benchmark"].to_list()
+    )
+    if not getattr(args, "interim", False):
+        require_complete(missing_cells(table, models, h, benchmarks, planned))
+    rows = analyse(table, h, models, benchmarks, folders, planned)
     tuned = table.filter(pl.col("condition") != grid.BASE)["seed"].to_list()
     beyond = [s for s in tables.seed_order(tuned) if planned and s not in planned]
     remarks = runs.beyond_plan(beyond)
     # Seconds differ from run to run: they have a file of their own, outside byte comparisons.
     timed = [row for row in rows if row["unit"] == "seconds"]
     steady = [row for row in rows if row not in timed]
-    write_rows(args.out, COLUMNS, steady, hypotheses, remarks=remarks)
-    write_rows(timing, COLUMNS, timed, hypotheses, remarks=remarks)
+    for out, part in ((args.out, steady), (timing, timed)):
+        write_rows(out, COLUMNS, part, hypotheses, remarks=remarks, adapters=adapters)

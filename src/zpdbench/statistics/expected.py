@@ -7,13 +7,18 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
 from zpdbench.hypotheses import H3a
-from zpdbench.statistics import effects, runs, settings
+from zpdbench.statistics import effects, power, runs, settings
 from zpdbench.statistics.verdicts import MEAN, write_rows
 
 COLUMNS = (
     "hypothesis", "quantity", "model", "benchmark", "scale", "n_seeds", "expected",
-    "expected_high", "observed", "low", "high", "level", "verdict", "note",
+    "expected_high", "observed", "low", "high", "level", "test", "statistic", "df", "p_value",
+    "p_holm", "mde_80", "verdict", "note",
 )  # fmt: skip
 CONSISTENT, LOWER, HIGHER, OPEN = "consistent", "lower", "higher", "undetermined"
 
@@ -39,6 +44,10 @@ def analyse(
 ) -> list[dict[str, Any]]:
     """Rows of expected.tsv: gains, scores, effect sizes and steps saved.
 
+    p is two-sided, of the claim (of the nearest end of a claimed range, 1 inside it), and
+    below alpha just where the interval lies beside the claim; Holm over the claims about one
+    quantity. `mde_80` is the distance from the claim that would be found four times in five.
+
     Args:
         efficiency: rows of efficiency.tsv, for the steps.
     """
@@ -49,14 +58,14 @@ def analyse(
     for role, model in roles.items():
         for benchmark in [b for b in data.benchmarks if b in claims]:
             claim = claims[benchmark]
-            gain = effects.mean_interval(
-                data.differences(model, h.treatment, h.control, benchmark), level
-            )
+            gains = data.differences(model, h.treatment, h.control, benchmark)
+            expected = getattr(claim, f"{role}_pp")
             rows.append(
                 _row(
-                    data, "gain", model, benchmark, "pp", getattr(claim, f"{role}_pp"), gain, level
+                    data, "gain", model, benchmark, "pp", expected,
+                    effects.mean_interval(gains, level), level, **_t_of(gains, expected, level),
                 )
-            )
+            )  # fmt: skip
             score = getattr(claim, f"{role}_score")
             if score is not None:
                 values = data.values(model, benchmark)[data.conditions.index(h.treatment)]
@@ -64,6 +73,7 @@ def analyse(
                     _row(
                         data, f"score of {h.treatment}", model, benchmark, "pp", score,
                         effects.mean_interval(values, level), level,
+                        **_t_of(values, score, level),
                     )
                 )  # fmt: skip
         for benchmark in sorted(set(claims) - set(data.benchmarks)):
@@ -85,17 +95,47 @@ def analyse(
                 _row(
                     data, "effect size", model, MEAN, "hedges_g", getattr(h.claimed.d, role),
                     effects.Interval(size.g, low, high), level,
+                    **_score_t_of(size, getattr(h.claimed.d, role)),
                 )
             )  # fmt: skip
         if h.claimed.steps_saved is not None:
             low_claim, high_claim = getattr(h.claimed.steps_saved, role)
             rows.append(_steps_row(efficiency, data, model, low_claim, high_claim, level))
+    families: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        families.setdefault(row["quantity"], []).append(row)
+    for family in families.values():
+        adjusted = effects.holm([r.get("p_value", effects.NAN) for r in family])
+        for row, p in zip(family, adjusted, strict=True):
+            row["p_holm"] = p
     return rows
+
+
+def _t_of(values: ArrayLike, expected: float, level: float) -> dict[str, Any]:
+    """Student's t of a claimed mean."""
+    alpha = 1 - level
+    test = effects.paired(
+        np.asarray(values, dtype=float) - expected, side="different", alpha=alpha, level=level
+    )
+    return {
+        "test": "t of the claimed value over seeds", "statistic": test.statistic, "df": test.df,
+        "p_value": test.p_value,
+        "mde_80": power.minimal_effect(test.standard_error, test.df, alpha=alpha, two_sided=True),
+    }  # fmt: skip
+
+
+def _score_t_of(size: effects.PairedEffectSize, expected: float) -> dict[str, Any]:
+    """Score t of a claimed g; its error depends on the effect, so that no MDE is given."""
+    t, df = effects.score_statistic(size, expected)
+    return {
+        "test": "score t of the claimed g", "statistic": t, "df": df,
+        "p_value": float(2 * stats.t.sf(abs(t), df)),
+    }  # fmt: skip
 
 
 def _row(
     data: runs.Runs, quantity: str, model: str, benchmark: str, scale: str, expected: float,
-    observed: effects.Interval, level: float,
+    observed: effects.Interval, level: float, **test: Any,
 ) -> dict[str, Any]:  # fmt: skip
     verdict = compare(expected, observed.low, observed.high)
     return {
@@ -103,7 +143,7 @@ def _row(
         "scale": scale, "n_seeds": len(data.seeds[model]), "expected": expected,
         "observed": observed.estimate, "low": observed.low, "high": observed.high,
         "level": level, "verdict": verdict,
-        "note": "no interval: too few seeds or no spread" if verdict == OPEN else "",
+        "note": "no interval: too few seeds or no spread" if verdict == OPEN else "", **test,
     }  # fmt: skip
 
 
@@ -127,14 +167,32 @@ def _steps_row(
         return effects.NAN if found[0][name] == "NA" else float(found[0][name])
 
     low, high = 100 * (1 - number("high")), 100 * (1 - number("low"))
+    test = _t_of_ratio(
+        *(number(c) for c in ("ratio", "low", "high", "level", "df")),
+        least=1 - high_claim / 100, most=1 - low_claim / 100,
+    )  # fmt: skip
     return {
         **row, "observed": number("saved_percent"), "low": low, "high": high,
-        "verdict": compare(low_claim, low, high, high_claim), "note": found[0]["note"],
+        "verdict": compare(low_claim, low, high, high_claim), "note": found[0]["note"], **test,
     }  # fmt: skip
 
 
+def _t_of_ratio(
+    ratio: float, low: float, high: float, level: float, df: float, *, least: float, most: float
+) -> dict[str, Any]:
+    """t of the log ratio about the nearest end of a claimed range, by efficiency.tsv's error."""
+    row: dict[str, Any] = {"test": "jackknife t of the claimed ratio", "level": level, "df": df}
+    if not (0 < low < high and df > 0):
+        return row
+    error = math.log(high / low) / 2 / float(stats.t.ppf(0.5 + level / 2, df))
+    nearest = min(max(ratio, least), most)
+    t = math.log(ratio / nearest) / error if nearest > 0 else effects.NAN
+    return {**row, "statistic": t, "p_value": float(2 * stats.t.sf(abs(t), df))}
+
+
 def main(args: argparse.Namespace) -> None:
-    """Entry of the verb: args.study, args.scores (scores.tsv), args.efficiency, args.out.
+    """Entry of the verb: args.study, args.scores (scores.tsv), args.efficiency, args.out,
+    args.interim; args.adapters: the runs' folders, for what is to be said of their corpus.
 
     Where nothing is claimed the table is empty.
     """
@@ -168,4 +226,5 @@ def main(args: argparse.Namespace) -> None:
         hypotheses,
         interim=data.interim,
         remarks=data.remarks,
+        adapters=getattr(args, "adapters", ()),
     )

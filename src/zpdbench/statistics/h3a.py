@@ -21,7 +21,16 @@ from zpdbench import files
 from zpdbench.errors import UserError
 from zpdbench.hypotheses import H3a
 from zpdbench.statistics import effects, metrics, notes, power, settings, tables
-from zpdbench.statistics.verdicts import CONTRADICTED, MEAN, SUPPORTED, finite, judge, register
+from zpdbench.statistics.verdicts import (
+    CONTRADICTED,
+    MEAN,
+    SUPPORTED,
+    finite,
+    judge,
+    missing_cells,
+    register,
+    require_complete,
+)
 
 COLUMNS = (
     "hypothesis", "benchmark", "scale", "model_small", "model_large", "n_seeds",
@@ -144,13 +153,8 @@ def collect(
             problems += lacking
             if not lacking:
                 complete[role].append(seed)
-    if problems and not allow_missing:
-        raise UserError(
-            f"{len(problems)} cells are missing (model/condition/seed): "
-            + ", ".join(problems[:6])
-            + (" ..." if len(problems) > 6 else ""),
-            fix="score them, or ask for what is complete by --interim",
-        )
+    if not allow_missing:
+        require_complete(problems)
     for role, model in names.items():
         if not complete[role]:
             raise UserError(f"no seed of {model!r} has all its cells", fix="score more runs")
@@ -478,10 +482,7 @@ def main(args: argparse.Namespace) -> None:
     registration, status = register(hypotheses)
     extra = []
     if interim and cells.problems:
-        extra.append(
-            f"interim: {len(cells.problems)} cells missing ({', '.join(cells.problems[:3])}"
-            + (" ...)" if len(cells.problems) > 3 else ")")
-        )
+        extra.append(f"interim: {missing_cells(cells.problems)}")
     elif interim:
         extra.append("interim")
     if status == "exploratory":

@@ -14,9 +14,10 @@ from zpdbench.statistics import power
 
 COLUMNS = (
     "hypothesis", "benchmark", "scale", "basis", "n_seeds", "is_planned", "claimed_difference",
-    "sd_small", "sd_large", "standard_error", "df", "alpha", "mde_80", "power", "seeds_for_80",
-    "note",
+    "sd_small", "sd_large", "standard_error", "low", "high", "test", "statistic", "df", "alpha",
+    "p_value", "p_holm", "mde_80", "power", "seeds_for_80", "verdict", "note",
 )  # fmt: skip
+"""Nothing is tested yet: interval, statistic, p and verdict, which every table has, are NA."""
 SEEDS = (2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100)
 
 
@@ -54,6 +55,7 @@ def rows_for(
                 "hypothesis": "h3a", "n_seeds": n, "is_planned": n == planned,
                 "claimed_difference": difference, "sd_small": sd_small, "sd_large": sd_large,
                 "standard_error": se, "df": df, "alpha": alpha,
+                "test": "Welch t of per-seed differences",
                 "mde_80": power.welch_minimal_effect(sd_small, n, sd_large, n, alpha=alpha),
                 "power": power.welch_power(difference, sd_small, n, sd_large, n, alpha=alpha),
                 "seeds_for_80": needed, **more,
@@ -84,6 +86,7 @@ def plan(h: H3a, planned: int, *, correlation: float = 0.0) -> list[dict[str, An
 def from_pilot(cells: Any, h: H3a, planned: int) -> list[dict[str, Any]]:
     """Power for the claimed points with the spread measured in `cells` (an h3a.Cells)."""
     from zpdbench.statistics import effects, h3a
+    from zpdbench.statistics.verdicts import missing_cells
 
     sign = -1.0 if h.side == "smaller" else 1.0
     rows: list[dict[str, Any]] = []
@@ -93,8 +96,7 @@ def from_pilot(cells: Any, h: H3a, planned: int) -> list[dict[str, Any]]:
         spread = {r: effects.spread(v) for r, v in d.items()}
         note = f"spread measured on {n} seeds, itself uncertain" if n > 1 else "one seed: no spread"
         if cells.problems:
-            some = ", ".join(cells.problems[:3]) + (" ..." if len(cells.problems) > 3 else "")
-            note = f"interim: {len(cells.problems)} cells missing ({some}); {note}"
+            note = f"interim: {missing_cells(cells.problems)}; {note}"
         rows += rows_for(
             sign * h3a.claimed_difference(cells, h, benchmark), spread["small"], spread["large"],
             planned, alpha=h.alpha, benchmark=benchmark, scale="pp", basis="measured spread",
@@ -104,16 +106,22 @@ def from_pilot(cells: Any, h: H3a, planned: int) -> list[dict[str, Any]]:
 
 
 def of_pilot(
-    path: str | Path, h: H3a, benchmarks: Sequence[str] | None, planned: int = 0
+    path: str | Path,
+    h: H3a,
+    benchmarks: Sequence[str] | None,
+    planned: int = 0,
+    *,
+    allow_missing: bool = True,
 ) -> list[dict[str, Any]]:
     """`from_pilot` of a pilot's scores.tsv: complete seeds of the runs that are there.
 
     Args:
         benchmarks: of the endpoint; None: all of the table.
         planned: the study's number of seeds; 0: the pilot's.
+        allow_missing: leave out the seeds that lack a cell, and say so.
 
     Raises:
-        UserError: no scores.tsv, or no fine-tuned run of the two models in it.
+        UserError: no scores.tsv, no fine-tuned run of the two models in it, or a missing cell.
     """
     from zpdbench.statistics import h3a, runs
 
@@ -126,12 +134,13 @@ def of_pilot(
             fix="give the scores.tsv of a finished pilot",
         )
     last = last.filter(runs.pl.col("step") == last["step"].max())
-    cells = h3a.collect(last, h, benchmarks, allow_missing=True)
+    cells = h3a.collect(last, h, benchmarks, allow_missing=allow_missing)
     return from_pilot(cells, h, planned or min(map(len, cells.seeds.values())))
 
 
 def main(args: argparse.Namespace) -> None:
-    """Entry of the verb: args.study, args.out, args.scores (scores.tsv or runs' files; optional).
+    """Entry of the verb: args.study, args.out, args.scores (scores.tsv or runs' files; optional),
+    args.interim; args.adapters: the runs' folders, for what is to be said of their corpus.
 
     With scores, the measured spread; always the claimed effect sizes, if there are any.
     """
@@ -149,8 +158,9 @@ def main(args: argparse.Namespace) -> None:
     if given:
         path = given[0] if isinstance(given, list | tuple) else given
         named = h.benchmarks or settings.study_names(config, "benchmarks")
-        rows += of_pilot(path, h, named, planned)
+        interim = bool(getattr(args, "interim", False))
+        rows += of_pilot(path, h, named, planned, allow_missing=interim)
         planned = planned or next(int(r["n_seeds"]) for r in rows if r["is_planned"])
     planned = planned or 5
     rows += plan(h, planned)
-    write_rows(args.out, COLUMNS, rows, hypotheses)
+    write_rows(args.out, COLUMNS, rows, hypotheses, adapters=getattr(args, "adapters", ()))

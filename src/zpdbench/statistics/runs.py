@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,9 +14,17 @@ from numpy.typing import NDArray
 from zpdbench import grid
 from zpdbench.errors import UserError
 from zpdbench.statistics import effects, metrics, tables
-from zpdbench.statistics.verdicts import MEAN
+from zpdbench.statistics.verdicts import MEAN, missing_cells, require_complete
 
 SCALES = ("pp", "logit")
+
+
+_COLUMNS = {
+    "model": pl.String, "condition": pl.String, "seed": pl.String, "step": pl.Int64,
+    "benchmark": pl.String, "task": pl.String, "metric": pl.String, "value": pl.Float64,
+    "n_items": pl.Int64, "items": pl.String,
+}  # fmt: skip
+_POINT = ("model", "condition", "seed", "step", "benchmark", "items")
 
 
 def read_run_scores(path: str | Path) -> pl.DataFrame:
@@ -25,30 +34,84 @@ def read_run_scores(path: str | Path) -> pl.DataFrame:
         model condition seed step benchmark value n_items items (`full` or `subset`).
 
     Raises:
-        UserError: no such file, or not the table that aggregate-scores writes.
+        UserError: no such file, or not the table that aggregate-scores writes; with its line, a
+            score that is none or lies outside [0, 1], a row twice, a run asked other items.
     """
-    schema = {
-        "model": pl.String, "condition": pl.String, "seed": pl.String, "step": pl.Int64,
-        "benchmark": pl.String, "task": pl.String, "metric": pl.String, "value": pl.Float64,
-        "n_items": pl.Int64, "items": pl.String, "interim": pl.Boolean,
-    }  # fmt: skip
     try:
-        table = pl.read_csv(
-            path, separator="\t", quote_char=None, null_values=["NA"], schema=schema
+        text = pl.read_csv(
+            path, separator="\t", quote_char=None, null_values=["NA"], infer_schema=False
         )
-        names = Path(path).open(encoding="utf-8").readline().rstrip("\n").split("\t")  # noqa: SIM115
     except (OSError, pl.exceptions.PolarsError) as error:
         raise UserError(
             f"cannot be read as scores.tsv ({str(error).splitlines()[0][:160]})",
             where=str(path),
             fix="make it by zpdbench aggregate-scores",
         ) from error
-    if names != list(schema):
+    if text.columns[: len(_COLUMNS)] != list(_COLUMNS):
         raise UserError("is not scores.tsv", where=str(path), fix="zpdbench aggregate-scores")
-    primary = pl.col("benchmark").map_elements(metrics.primary_metric, return_dtype=pl.String)
-    return table.filter((pl.col("task") == "all") & (pl.col("metric") == primary)).drop(
-        "task", "metric", "interim"
+    table = text.select(*_COLUMNS).with_columns(
+        pl.col(c).cast(kind, strict=False) for c, kind in _COLUMNS.items()
     )
+    primary = pl.col("benchmark").map_elements(metrics.primary_metric, return_dtype=pl.String)
+    kept = table.with_row_index("_line", offset=2).filter(
+        pl.any_horizontal(pl.col("benchmark", "task", "metric").is_null())
+        | ((pl.col("task") == "all") & (pl.col("metric") == primary))
+    )
+    _check_values(kept, text, str(path))
+    _check_rows(kept, str(path))
+    return kept.select(*_POINT[:-1], "value", "n_items", "items")
+
+
+def _check_values(kept: pl.DataFrame, text: pl.DataFrame, path: str) -> None:
+    """Every cell holds what its column says."""
+    wrong = {
+        "value": ~(pl.col("value").is_finite() & pl.col("value").is_between(0, 1)).fill_null(False),
+        "n_items": ~(pl.col("n_items") >= 1).fill_null(False),
+        "items": ~pl.col("items").is_in(["full", "subset"]).fill_null(False),
+    }
+    wrong |= {c: pl.col(c).is_null() for c in _COLUMNS if c not in wrong}
+    bad = kept.filter(pl.any_horizontal(wrong.values())).head(1)
+    if bad.is_empty():
+        return
+    line = bad["_line"][0]
+    column = next(c for c, is_wrong in wrong.items() if bad.select(is_wrong).item())
+    value = text[column][line - 2]
+    what = {"value": "score in [0, 1]", "n_items": "number of items", "items": "full or subset"}
+    raise UserError(
+        f"{column} is {'NA' if value is None else value!r}, no "
+        f"{what.get(column, 'value for this column')}",
+        where=f"{path}:{line}",
+        fix="score that run again, then zpdbench aggregate-scores",
+    )
+
+
+def _check_rows(kept: pl.DataFrame, path: str) -> None:
+    """A score stands once, and all runs of a benchmark were asked as many items."""
+    double = kept.filter(kept.select(_POINT).is_duplicated()).sort(*_POINT, "_line")
+    if not double.is_empty():
+        first, second = double.head(2).iter_rows(named=True)
+        raise UserError(
+            f"the score of {_named(second)} stands in line {first['_line']} already",
+            where=f"{path}:{second['_line']}",
+            fix="give each run once, then zpdbench aggregate-scores",
+        )
+    tuned = kept.filter(pl.col("condition") != grid.BASE)
+    usual = tuned.group_by("benchmark", "items").agg(pl.col("n_items").mode().min().alias("_usual"))
+    other = tuned.join(usual, on=["benchmark", "items"]).filter(
+        pl.col("n_items") != pl.col("_usual")
+    )
+    if not other.is_empty():
+        row = other.sort("_line").row(0, named=True)
+        raise UserError(
+            f"the score of {_named(row)} is over {row['n_items']} items, of other runs over "
+            f"{row['_usual']}",
+            where=f"{path}:{row['_line']}",
+            fix="score all runs on the same items",
+        )
+
+
+def _named(row: dict[str, Any]) -> str:
+    return f"{row['model']}/{row['condition']}/{row['seed']} step {row['step']}, {row['benchmark']}"
 
 
 @dataclass(frozen=True)
@@ -99,10 +162,7 @@ class Runs:
     @property
     def interim(self) -> str:
         """What is missing, in words; "" if nothing."""
-        if not self.problems:
-            return ""
-        more = " ..." if len(self.problems) > 3 else ""
-        return f"{len(self.problems)} cells missing ({', '.join(self.problems[:3])}{more})"
+        return missing_cells(self.problems)
 
     @property
     def remarks(self) -> list[str]:
@@ -167,12 +227,8 @@ def final_runs(
             problems += lacking
             if not lacking:
                 complete[model].append(seed)
-    if problems and not allow_missing:
-        raise UserError(
-            f"{len(problems)} cells are missing (model/condition/seed): {', '.join(problems[:6])}"
-            + (" ..." if len(problems) > 6 else ""),
-            fix="score them, or ask for what is complete by --interim",
-        )
+    if not allow_missing:
+        require_complete(problems)
     empty = [m for m in chosen["model"] if not complete[m]]
     if empty:
         raise UserError(f"no seed of {empty[0]!r} has all its cells", fix="score more runs")

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from zpdbench import files
+from zpdbench.errors import UserError
 from zpdbench.hypotheses import Hypotheses
+from zpdbench.statistics import notes
 from zpdbench.statistics.effects import NAN
 
 MEAN = "mean"
@@ -69,6 +71,32 @@ def does_not_apply(hypothesis: str, reason: str) -> list[dict[str, Any]]:
     ]
 
 
+def missing_cells(problems: Sequence[str]) -> str:
+    """What is missing of a grid, in words: how many cells and the first of them; "" if none."""
+    if not problems:
+        return ""
+    more = " ..." if len(problems) > 3 else ""
+    return f"{len(problems)} cells missing ({', '.join(problems[:3])}{more})"
+
+
+def require_complete(problems: Sequence[str], *, named: str = "model/condition/seed") -> None:
+    """Refuse a grid with gaps, of which nobody said that they may be there.
+
+    Args:
+        problems: the missing cells.
+        named: what their names are made of.
+
+    Raises:
+        UserError: naming the first of them.
+    """
+    if problems:
+        more = " ..." if len(problems) > 6 else ""
+        raise UserError(
+            f"{len(problems)} cells are missing ({named}): {', '.join(problems[:6])}{more}",
+            fix="score them, or ask for what is complete by --interim",
+        )
+
+
 def write_rows(
     path: str | Path,
     columns: Sequence[str],
@@ -77,6 +105,7 @@ def write_rows(
     *,
     interim: str = "",
     remarks: Sequence[str] = (),
+    adapters: Sequence[str | Path] = (),
 ) -> None:
     """Write rows as TSV: absent or infinite values as NA, registration in every row.
 
@@ -84,9 +113,14 @@ def write_rows(
         columns: without REGISTRATION; `note` among them.
         interim: what is missing of the grid, put before every note; "" if nothing.
         remarks: what else holds for every row.
+        adapters: the runs' folders, for what is to be said of their corpus (`notes.shortfalls`).
+
+    Raises:
+        UserError: a run's folder without a readable manifest.
     """
     digest, status = register(hypotheses)
-    lead = [*([f"interim: {interim}"] if interim else []), *remarks]
+    said = notes.shortfalls(adapters)
+    lead = [*([f"interim: {interim}"] if interim else []), *remarks, *said]
     if status == "exploratory":
         lead.append("exploratory: not the registered hypotheses")
 
