@@ -10,12 +10,14 @@ import pytest
 
 from tests.statistics.grids import read
 from zpdbench.errors import UserError
+from zpdbench.hypotheses import Ladder
 from zpdbench.statistics import (
     anova,
     contrasts,
     effects,
     efficiency,
     h3a_sensitivity,
+    ladder,
     validation,
 )
 from zpdbench.statistics.resampling import permutation
@@ -107,8 +109,18 @@ def test_small_study_keeps_its_bars(tmp_path: Path) -> None:
     barred = {r["method"] for r in rows if r["verdict"] == "kept" and r["quantity"] == "coverage"}
     assert {m.split(",")[0] for m in barred} == {
         "gain of one model", "difference of the gains", "difference", "Hedges' g",
-        "difference of two g", "Tukey HSD", "H3b", "ratio of costs",
+        "difference of two g", "H3b", "ladder's slope", "ratio of costs",
     }  # fmt: skip
+    at_mde = {r["method"] for r in rows if r["quantity"] == "power at the MDE"}
+    assert {m.split(",")[0] for m in at_mde} == {
+        "Welch t of per-seed differences", "paired t", "H3b", "ladder's slope", "one-way ANOVA",
+        "two-way ANOVA",
+    }  # fmt: skip
+    # The other one's spread being double, Tukey's limits cover too little: none is shown.
+    tukey = [r for r in rows if r["method"] == "Tukey HSD, seeds as blocks"]
+    assert {r["verdict"] for r in tukey} == {"shown"}
+    assert {r["scenario"] for r in tukey} == {s.name for s in validation.NULL}
+    assert min(float(r["observed"]) for r in tukey) < 0.93
     assert not {m for m in barred if "Algina" in m or "OLS" in m or "bootstrap of seeds" in m}
     items = [
         r for r in rows if r["scenario"] == "strong item variance" and "primary" in r["method"]
@@ -142,6 +154,30 @@ def test_vectorised_tukey_and_stratified_are_the_real_ones() -> None:
         shifted = [y[i, 0] - 0.3, 2 * y[i, 1] - 0.3]
         real = contrasts.stratified(shifted, side="larger", alpha=0.05)
         assert 1 - p[i] == pytest.approx(real.p_value, rel=1e-9)
+
+
+def test_vectorised_analyses_of_variance_are_the_real_ones() -> None:
+    y = np.random.default_rng(4).normal(size=(10, 4, 5))
+    for is_blocked in (True, False):
+        p = validation.one_way_p(y, is_blocked=is_blocked)
+        for one, found in zip(y, p, strict=True):
+            real = (anova.blocked if is_blocked else anova.one_way)(one)[0].p_value
+            assert found == pytest.approx(real, rel=1e-10)
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 12])
+@pytest.mark.parametrize("models", [3, 5])
+def test_vectorised_ladder_is_the_real_one(seeds: int, models: int) -> None:
+    rng = np.random.default_rng(9)
+    names = [f"m{i}" for i in range(models)]
+    sizes = np.linspace(8.7, 10.9, models)
+    h = Ladder(parameters={m: float(10**x) for m, x in zip(names, sizes, strict=True)})
+    gains = rng.normal(size=(8, models, seeds)) + 0.5 * rng.normal(size=(8, models, 1))
+    p = validation.ladder_p(gains, sizes)
+    for one, found in zip(gains, p, strict=True):
+        row = ladder._slope(dict(zip(names, one, strict=True)), h, None)
+        assert row["p_value"] == pytest.approx(found, rel=1e-6)
+        assert ("pooled" in row["note"]) == (seeds < ladder.MIN_SEEDS_OWN_SPREAD)
 
 
 def test_vectorised_item_bootstrap_is_near_the_clusters() -> None:

@@ -57,6 +57,7 @@ def analyse(data: runs.Runs, h: H3b) -> list[dict[str, Any]]:
                     ),
                     side="larger", alpha=h.alpha, model="all",
                     n_seeds=min(map(len, differences.values())),
+                    mde=contrasts.minimal_mean(list(differences.values()), alpha=h.alpha),
                     test="t of the models' mean (Welch-Satterthwaite)",
                     note="primary" if scale == "pp" else "",
                 )
@@ -74,12 +75,16 @@ def analyse(data: runs.Runs, h: H3b) -> list[dict[str, Any]]:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Entry of the verb: args.study, args.scores (scores.tsv), args.out, args.interim."""
+    """Entry of the verb: args.study, args.scores (scores.tsv), args.out, args.interim;
+    args.adapters: the runs' folders, for what is to be said of their corpus.
+    """
     hypotheses = settings.read_hypotheses(args.study)
     config = settings.read(args.study)
+    adapters = getattr(args, "adapters", ())
     reason = settings.inapplicable(hypotheses, "h3b", config)
     if reason:
-        write_rows(args.out, COLUMNS, does_not_apply("h3b", reason), hypotheses)
+        rows = does_not_apply("h3b", reason)
+        write_rows(args.out, COLUMNS, rows, hypotheses, adapters=adapters)
         return
     h = hypotheses.h3b
     # The defaults may name benchmarks that the study does not have: which, the rows say.
@@ -106,4 +111,5 @@ def main(args: argparse.Namespace) -> None:
         hypotheses,
         interim=data.interim,
         remarks=[*remarks, *data.remarks],
+        adapters=adapters,
     )

@@ -65,6 +65,9 @@ def analyse(data: runs.Runs, h: R1, small: str, large: str) -> list[dict[str, An
                 ),
                 side="different", alpha=h.alpha, model=f"{large} - {small}",
                 n_seeds=min(map(len, contrast.values())),
+                mde=contrasts.minimal_difference(
+                    contrast[small], contrast[large], alpha=h.alpha / 2
+                ),
                 test="Welch t of per-seed contrasts",
                 note="primary: language x model" if scale == "pp" else "language x model",
             )
@@ -83,12 +86,16 @@ def analyse(data: runs.Runs, h: R1, small: str, large: str) -> list[dict[str, An
 
 
 def main(args: argparse.Namespace) -> None:
-    """Entry of the verb: args.study, args.scores (scores.tsv), args.out, args.interim."""
+    """Entry of the verb: args.study, args.scores (scores.tsv), args.out, args.interim;
+    args.adapters: the runs' folders, for what is to be said of their corpus.
+    """
     hypotheses = settings.read_hypotheses(args.study)
     config = settings.read(args.study)
+    adapters = getattr(args, "adapters", ())
     reason = settings.inapplicable(hypotheses, "r1", config)
     if reason:
-        write_rows(args.out, COLUMNS, does_not_apply("r1", reason), hypotheses)
+        rows = does_not_apply("r1", reason)
+        write_rows(args.out, COLUMNS, rows, hypotheses, adapters=adapters)
         return
     h = hypotheses.r1
     small, large = h.small, h.large
@@ -109,4 +116,5 @@ def main(args: argparse.Namespace) -> None:
         hypotheses,
         interim=data.interim,
         remarks=data.remarks,
+        adapters=adapters,
     )

@@ -21,7 +21,7 @@ from scipy import special, stats
 
 from zpdbench import files, progress
 from zpdbench.errors import UserError
-from zpdbench.statistics import anova, effects, efficiency, power, resampling
+from zpdbench.statistics import anova, effects, efficiency, ladder, power, resampling
 from zpdbench.statistics.effects import NAN
 from zpdbench.statistics.resampling import MIN_SEEDS_BOOTSTRAP
 
@@ -322,6 +322,77 @@ def tukey_covers(y: Array, *, is_blocked: bool, level: float = 0.95) -> Array:
     return np.asarray(np.ptp(y.mean(axis=2), axis=1) <= half)
 
 
+def one_way_p(y: Array, *, is_blocked: bool) -> Array:
+    """p of `anova.blocked` or `anova.one_way` of every study; y[replicate, k, n]."""
+    _, k, n = y.shape
+    means = y.mean(axis=2)
+    residual = y - means[:, :, None]
+    if is_blocked:
+        residual = residual - residual.mean(axis=1, keepdims=True)
+    df_error = (k - 1) * (n - 1) if is_blocked else k * (n - 1)
+    effect = n * ((means - means.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
+    error = (residual**2).sum(axis=(1, 2)) / df_error
+    return np.asarray(stats.f.sf(effect / (k - 1) / error, k - 1, df_error))
+
+
+def ladder_p(gains: Array, sizes: Array) -> Array:
+    """One-sided p of `ladder`'s slope above 0 of every study; gains[replicate, model, seed]."""
+    _, k, n = gains.shape
+    x = sizes - sizes.mean()
+    y, v = gains.mean(axis=2), gains.var(axis=2, ddof=1) / n
+    if n < ladder.MIN_SEEDS_OWN_SPREAD:
+        # Equal weights: Knapp and Hartung's error is the same whatever lies between the models.
+        tau2 = np.zeros(len(y))
+        v = np.ones_like(v)
+    else:
+        tau2 = _tau2(y, v, x)
+    _, slope, information, q = _profile(y, v, x, tau2[:, None])
+    error = np.sqrt(q[:, 0] / (k - 2) * information[:, 0])
+    return np.asarray(special.stdtr(k - 2, -slope[:, 0] / error))
+
+
+def _profile(y: Array, v: Array, x: Array, tau2: Array) -> tuple[Array, Array, Array, Array]:
+    """Negative restricted log-likelihood, slope, its unscaled variance and weighted residual sum.
+
+    Of every study (rows) and tau2 (columns), of the regression on a centred x.
+    """
+    w = 1 / (v[:, None, :] + tau2[:, :, None])
+    s0, s1, s2 = w.sum(axis=2), (w * x).sum(axis=2), (w * x * x).sum(axis=2)
+    t0, t1 = (w * y[:, None, :]).sum(axis=2), (w * x * y[:, None, :]).sum(axis=2)
+    determinant = s0 * s2 - s1 * s1
+    intercept, slope = (s2 * t0 - s1 * t1) / determinant, (s0 * t1 - s1 * t0) / determinant
+    residual = y[:, None, :] - intercept[..., None] - slope[..., None] * x
+    q = (w * residual**2).sum(axis=2)
+    loss = 0.5 * (np.log(determinant) + q - np.log(w).sum(axis=2))
+    return loss, slope, s0 / determinant, q
+
+
+def _tau2(y: Array, v: Array, x: Array, points: int = 120) -> Array:
+    """`ladder.meta_regression`'s tau2 of every study: a grid, then Fisher scoring, and 0."""
+    rows = np.arange(len(y))
+    low = np.log(1e-10 * v.mean(axis=1))
+    high = np.log(10 * (y.var(axis=1) + v.mean(axis=1)))
+    grid = np.exp(low[:, None] + (high - low)[:, None] * np.linspace(0, 1, points))
+    best = _profile(y, v, x, grid)[0].argmin(axis=1)
+    tau2 = np.where(best > 0, grid[rows, best], 0.0)
+    is_positive = best > 0
+    design = np.column_stack([np.ones_like(x), x])
+    for _ in range(200):
+        w = 1 / (v + tau2[:, None])
+        inverse = np.linalg.inv(np.einsum("rk,ki,kj->rij", w, design, design))
+        p = -np.einsum("rk,ki,rij,lj,rl->rkl", w, design, inverse, design, w, optimize=True)
+        p[:, np.arange(x.size), np.arange(x.size)] += w
+        score = (np.einsum("rkl,rl->rk", p, y) ** 2).sum(axis=1) - np.trace(p, axis1=1, axis2=2)
+        step = score / np.einsum("rkl,rlk->r", p, p)
+        new = np.where(is_positive, np.maximum(0.0, tau2 + step), 0.0)
+        is_done = np.abs(new - tau2) <= 1e-12 * np.maximum(tau2, 1e-300)
+        tau2 = new
+        if is_done.all():
+            break
+    loss = _profile(y, v, x, np.column_stack([tau2, np.zeros_like(tau2)]))[0]
+    return np.where(loss[:, 0] < loss[:, 1], tau2, 0.0)
+
+
 def item_bootstrap_p(cells: dict[tuple[str, str], NDArray[np.bool_]], draws: int = 400) -> Array:
     """One-sided p of `h3a_sensitivity`'s bootstrap of items, crossed with seeds, of every study.
 
@@ -368,14 +439,16 @@ def run(replicates: int, *, seeds: tuple[int, ...] = SEEDS) -> Iterator[dict[str
             study = simulate(scenario, n, replicates, rng)
             yield from _tests(scenario, n, study)
             yield from _coverage(scenario, n, study)
+            if scenario in NULL:
+                yield from _tukey(scenario, n, replicates)
         for index, scenario in enumerate((*CLAIMED, *UNEQUAL)):
             rng = np.random.default_rng([20261125, n, index])
             yield from _power(scenario, n, replicates, rng)
-        yield _anova(n, replicates)
-        yield from _tukey(n, replicates)
-        yield from _stratified(n, replicates)
+        yield from _anova(n, replicates)
+        for index, scenario in enumerate(NULL):
+            yield from _ladder(scenario, n, max(replicates // 10, 200), index)
         if n >= efficiency.MIN_SEEDS:
-            yield from _efficiency(n, max(replicates // 50, 60))
+            yield from _efficiency(n, max(replicates // 10, 60))
         for index, (name, shift) in enumerate(ITEM_SCENARIOS.items()):
             rng = np.random.default_rng([20261126, n, index])
             yield from _items(name, shift, n, replicates, rng)
@@ -388,6 +461,7 @@ def _tests(s: Scenario, n: int, study: Study) -> Iterator[dict[str, Any]]:
     tests = {
         "Welch t of per-seed differences (primary)": welch_p(study.small, study.large),
         "pooled OLS score ~ model * condition": pooled_p(study),
+        "H3b, t of the models' mean": 1 - stratified_p(study.small, study.large),
     }
     if n >= effects.MIN_SEEDS_G:
         tests["score t of two g"] = g_p(
@@ -407,6 +481,10 @@ def _coverage(s: Scenario, n: int, study: Study) -> Iterator[dict[str, Any]]:
     cases = {
         "gain of one model, t": _inside(paired_p(study.small, effect)),
         "difference of the gains, Welch": _inside(welch_p(study.small, study.large, difference)),
+        # A language's or a group's contrast of gains scatters as a gain does.
+        "H3b, t of the models' mean": _inside(
+            stratified_p(study.small, study.large, effect + difference / 2)
+        ),
     }
     small = g_of(study.small_treatment, study.small_control)
     large = g_of(study.large_treatment, study.large_control)
@@ -460,6 +538,15 @@ def _power(
     )
     found = welch_p(shifted.small, shifted.large) < ALPHA
     yield _row("power at the MDE", "Welch t of per-seed differences", s.name, n, found, 0.8, 0.03)
+    # What the other tables print: of one model (two-sided), and of the mean of both.
+    gain = shifted.small + power.minimal_effect(
+        small_sd / math.sqrt(n), n - 1, alpha=ALPHA, two_sided=True
+    )
+    found = paired_p(gain, 0.0) > 1 - ALPHA / 2
+    yield _row("power at the MDE", "paired t, two-sided", s.name, n, found, 0.8, 0.03)
+    # `shifted` has its Welch difference in the large model: half of it in the mean.
+    found = stratified_p(shifted.small, shifted.large) > 1 - ALPHA
+    yield _row("power at the MDE", "H3b, t of the models' mean", s.name, n, found, 0.8, 0.03)
     if n >= effects.MIN_SEEDS_G and s.sd_treatment == 1:
         size = effects.PairedEffectSize(
             0.0, 0.0, float(effects.hedges_correction(2 * n - 2)), 2 * (1 - s.correlation) / n,
@@ -473,40 +560,79 @@ def _power(
         yield _row("power", "score t of two g (simulated)", s.name, n, p < ALPHA, printed, 0.03)
 
 
-def _anova(n: int, replicates: int) -> dict[str, Any]:
+def _anova(n: int, replicates: int) -> Iterator[dict[str, Any]]:
+    """Level of the interaction, and power at the smallest f that a row of anova.tsv prints."""
     rng = np.random.default_rng([20261127, n])
     block = rng.standard_normal((replicates, 2, 1, n))
-    y = math.sqrt(0.5) * block + math.sqrt(0.5) * rng.standard_normal((replicates, 2, 4, n))
-    p = interaction_p(y)
+    own = rng.standard_normal((replicates, 2, 4, n))
+    y = math.sqrt(0.5) * (block + own)
     name = "equal spread, correlation 0.5"
-    return _row(
-        "type I error", "two-way ANOVA, blocks, interaction", name, n, p < ALPHA, ALPHA, 0.01
-    )
+    method = "two-way ANOVA, blocks, interaction"
+    p = interaction_p(y)
+    yield _row("type I error", method, name, n, p < ALPHA, ALPHA, 0.01)
+    # One cell's effect e is e^2 (1 - 1/2) (1 - 1/4) of interaction, one condition's e^2 3/4.
+    y[:, 1, 3] += _effect_at_mde(3, 6 * (n - 1), 0.5 / (0.375 * n))
+    p = interaction_p(y)
+    yield _row("power at the MDE", method, name, n, p < ALPHA, 0.8, 0.03)
+    for is_blocked, correlation in ((True, 0.5), (False, 0.0)):
+        method = "one-way ANOVA, " + ("seeds as blocks" if is_blocked else "unblocked")
+        one = math.sqrt(correlation) * block[:, 0] + math.sqrt(1 - correlation) * own[:, 0]
+        df_error = 3 * (n - 1) if is_blocked else 4 * (n - 1)
+        one[:, 3] += _effect_at_mde(3, df_error, (1 - correlation) / (0.75 * n))
+        p = one_way_p(one, is_blocked=is_blocked)
+        name = f"equal spread, correlation {correlation:g}"
+        yield _row("power at the MDE", method, name, n, p < ALPHA, 0.8, 0.03)
 
 
-def _tukey(n: int, replicates: int) -> Iterator[dict[str, Any]]:
-    for correlation in (0.0, 0.5, 0.8):
-        rng = np.random.default_rng([20261130, n, int(10 * correlation)])
-        block = rng.standard_normal((replicates, 1, n))
-        own = rng.standard_normal((replicates, 4, n))
-        y = math.sqrt(correlation) * block + math.sqrt(1 - correlation) * own
-        for is_blocked, name in ((True, "seeds as blocks"), (False, "unblocked")):
-            covered = tukey_covers(y, is_blocked=is_blocked)
-            # Without blocks it supposes that the conditions do not correlate; for the plan's sake.
-            width = 0.015 if is_blocked else None
-            scenario = f"equal spread, correlation {correlation:g}"
-            yield _row("coverage", f"Tukey HSD, {name}", scenario, n, covered, 0.95, width)
+def _effect_at_mde(df: int, df_error: int, scale: float) -> float:
+    """The effect whose noncentrality, its square over `scale`, is that of `anova.minimal_f`."""
+    f = anova.minimal_f(df, df_error, alpha=ALPHA)
+    return f * math.sqrt((df + df_error + 1) * scale)
 
 
-def _stratified(n: int, replicates: int) -> Iterator[dict[str, Any]]:
-    for index, (name, sd) in enumerate((("equal spread", 1.0), ("2:1 between models", 2.0))):
-        rng = np.random.default_rng([20261201, n, index])
-        first = rng.standard_normal((replicates, n))
-        second = sd * rng.standard_normal((replicates, n))
-        p = stratified_p(first, second)
-        method = "H3b, t of the models' mean"
-        yield _row("type I error", method, name, n, p > 1 - ALPHA, ALPHA, None)
-        yield _row("coverage", method, name, n, _inside(p), 0.95, 0.015)
+def _tukey(s: Scenario, n: int, replicates: int) -> Iterator[dict[str, Any]]:
+    """Why no table shows Tukey's limits."""
+    rng = np.random.default_rng([20261130, n, NULL.index(s)])
+    block = rng.standard_normal((replicates, 1, n))
+    own = rng.standard_normal((replicates, 4, n))
+    y = s.sd_large * (math.sqrt(s.correlation) * block + math.sqrt(1 - s.correlation) * own)
+    y[:, 3] *= s.sd_treatment
+    for is_blocked, name in ((True, "seeds as blocks"), (False, "unblocked")):
+        covered = tukey_covers(y, is_blocked=is_blocked)
+        yield _row("coverage", f"Tukey HSD, {name}", s.name, n, covered, 0.95, None)
+
+
+LADDERS = (3, 7)
+"""Models of a ladder."""
+
+
+def _ladder(s: Scenario, n: int, replicates: int, index: int) -> Iterator[dict[str, Any]]:
+    """The slope of the gain on log10 parameters, 0.5B to 72B; the largest model has `sd_large`.
+
+    Without an effect of size; and, in the scenarios with correlation 0.5, with models that differ
+    by one SD besides.
+    """
+    spread, _ = true_spread(s)
+    for k in LADDERS:
+        sizes = np.linspace(math.log10(0.5e9), math.log10(72e9), k)
+        sds = spread * np.linspace(1.0, s.sd_large, k)
+        for between in (0.0, 1.0) if s.correlation == 0.5 else (0.0,):
+            rng = np.random.default_rng([20261204, n, index, k, int(between)])
+            gains = sds[:, None] * rng.standard_normal((replicates, k, n))
+            gains += between * rng.standard_normal((replicates, k, 1))
+            name = s.name + (", models differ by 1" if between else "")
+            method = f"ladder's slope, {k} models"
+            p = ladder_p(gains, sizes)
+            yield _row("type I error", method, name, n, p < ALPHA, ALPHA, None)
+            yield _row("coverage", method, name, n, _inside(p), 0.95, 0.015)
+        if s.sd_large == 1 and s.correlation == 0.5:
+            centred = sizes - sizes.mean()
+            error = spread / math.sqrt(n * float(centred @ centred))
+            slope = power.minimal_effect(error, k - 2, alpha=ALPHA)
+            rng = np.random.default_rng([20261205, n, index, k])
+            gains = spread * rng.standard_normal((replicates, k, n))
+            p = ladder_p(gains + slope * centred[:, None], sizes)
+            yield _row("power at the MDE", method, s.name, n, p < ALPHA, 0.8, 0.03)
 
 
 def _efficiency(n: int, replicates: int) -> Iterator[dict[str, Any]]:
