@@ -95,6 +95,12 @@ def harness(args: argparse.Namespace) -> None:
         task.set_fewshot_seed(1234)
         task.build_all_requests(limit=count)
         tasks.append((name, count, task))
+    # Before the model is asked, which adds to the stop strings in place.
+    digests = {
+        (name, doc): prompt(of_doc[0].args[0], *_rest(of_doc))
+        for name, _, task in tasks
+        for doc, of_doc in _by_doc(task.instances).items()
+    }
     rows = []
     for adapter, folder in answering(args):
         model = HFLM(
@@ -111,14 +117,11 @@ def harness(args: argparse.Namespace) -> None:
         for (name, instance), (value, _) in zip(scored, values, strict=True):
             sums.setdefault((name, instance.doc_id), []).append(float(value))
         made_of = {name: task for name, _, task in tasks}
-        sent: dict[tuple[str, int], list[Any]] = {}
-        for name, instance in scored:
-            sent.setdefault((name, instance.doc_id), []).append(instance)
-        for (name, doc), members in sent.items():
-            logprobs = sums[name, doc]
-            found = made_of[name].process_results(members[0].doc, [(v, False) for v in logprobs])
-            digest = prompt(members[0].args[0], [i.args[1] for i in members], [])
+        docs = {(n, i.doc_id): i.doc for n, i in scored}
+        for (name, doc), logprobs in sums.items():
+            found = made_of[name].process_results(docs[name, doc], [(v, False) for v in logprobs])
             verdict = {k: v for k, v in found.items() if k in expected(name)}
+            digest = digests[name, doc]
             rows.append(row(adapter, name, doc, digest, logprobs=logprobs, scores=verdict))
         for name, _, task in tasks:
             made = [i for i in task.instances if i.request_type == "generate_until"]
@@ -129,7 +132,7 @@ def harness(args: argparse.Namespace) -> None:
                 task.apply_filters()
                 rows += [
                     row(
-                        *(adapter, name, i.doc_id, prompt(i.args[0], [], i.args[1]["until"])),
+                        *(adapter, name, i.doc_id, digests[name, i.doc_id]),
                         text=text,
                         scores=_extracted(task, i),
                     )
@@ -137,6 +140,21 @@ def harness(args: argparse.Namespace) -> None:
                 ]
         del model
     write(args.out, _with_f1(rows, lambda task, pairs: made_of[task].aggregation()["f1"](pairs)))
+
+
+def _by_doc(instances: Sequence[Any]) -> dict[int, list[Any]]:
+    """The requests of each document."""
+    found: dict[int, list[Any]] = {}
+    for instance in instances:
+        found.setdefault(instance.doc_id, []).append(instance)
+    return found
+
+
+def _rest(of_doc: Sequence[Any]) -> tuple[list[str], list[str]]:
+    """A document's continuations and its stop strings."""
+    if of_doc[0].request_type == "generate_until":
+        return [], list(of_doc[0].args[1]["until"])
+    return [instance.args[1] for instance in of_doc], []
 
 
 def _extracted(task: Any, instance: Any) -> dict[str, float]:
