@@ -17,6 +17,8 @@ import pytest
 
 from zpdbench import files
 
+# Seconds after which what a test waits for will not come any more; a busy machine is slow.
+PATIENCE = 3600
 SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
 
 
@@ -92,6 +94,15 @@ class Workspace:
         target = self.folder.parent / name
         shutil.copytree(self.folder, target, symlinks=True)
         return Workspace(target, self.root, self.config, list(self.overrides))
+
+
+def output_of(process: subprocess.Popen[str]) -> str:
+    """All that a started workflow prints, once it has ended; it does not outlive the test."""
+    try:
+        return process.communicate(timeout=PATIENCE)[0]
+    except subprocess.TimeoutExpired:
+        _kill_session(process.pid)
+        raise
 
 
 def content(workspace: Workspace) -> dict[str, str]:

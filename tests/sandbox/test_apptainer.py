@@ -32,7 +32,7 @@ def test_layers_and_red_team_inside_the_score_image(images: dict[str, Path], roo
     command += ["--bind", f"{packages}:/packages"]
     command += ["--env", "PYTHONPATH=/project/src:/project:/packages", image]
     result = subprocess.run(
-        [*command, "python3", "-c", CODE], capture_output=True, text=True, timeout=900
+        [*command, "python3", "-c", CODE], capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr[-3000:]
     assert result.stdout.startswith("held ")

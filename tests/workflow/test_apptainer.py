@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.installed import Slurm, all_stages, install
-from tests.micro import Workspace, content
+from tests.micro import Workspace, content, output_of
 from tests.workflow.test_slurm import through_slurm
 from zpdbench import files
 from zpdbench.images import build_image, containers, names, wheel
@@ -204,7 +204,7 @@ def test_a_missing_image_is_told_before_the_first_job(
     workspace = Workspace(tmp_path, root, root / "config/micro.yaml")
     workspace.overrides.append(f"images={{folder: {tmp_path}/nowhere}}")
     process = workspace.start("all", *in_images(root))
-    output, _ = process.communicate(timeout=120)
+    output = output_of(process)
     assert process.returncode == 1
     (line,) = [line for line in output.splitlines() if "there is no such image" in line]
     assert "snakemake --cores all images" in line
@@ -220,7 +220,7 @@ def test_a_truncated_image_is_told(micro: Workspace, images: dict[str, Path], ro
     workspace.overrides.append("images={folder: images}")
     drop_scores(workspace)
     process = workspace.start("all", *in_images(root), *KEEP)
-    output, _ = process.communicate(timeout=120)
+    output = output_of(process)
     assert process.returncode == 1
     assert "is truncated: 100000 of" in output
 
