@@ -291,6 +291,18 @@ def test_bundle_json_is_derived_again(folder: Path, tmp_path: Path) -> None:
         path.write_text(json.dumps(facts), "utf-8")
 
 
+def test_a_difference_says_that_jobs_ran_other_code(folder: Path, tmp_path: Path) -> None:
+    place = folder / "records/h3a.tsv.json"
+    record = json.loads(place.read_text("utf-8"))
+    place.write_text(json.dumps({**record, "code": "0" * 64}), "utf-8")
+    tampering.forge(folder)
+    table = Table(1)
+    level0.check(archive.open_bundle(folder, tmp_path), Outside(), table)
+    assert "differs" not in {row.verdict for row in table.rows}
+    table.add(1, "the statistic follows", "h3a.tsv", "differs")
+    assert "1 jobs ran with other states of the code" in table.rows[-1].why
+
+
 def test_linked_data_give_each_file_s_hash(folder: Path, tmp_path: Path) -> None:
     path = folder / "ro-crate-metadata.json"
     path.write_text(
