@@ -165,7 +165,7 @@ def test_vectorised_analyses_of_variance_are_the_real_ones() -> None:
             assert found == pytest.approx(real, rel=1e-10)
 
 
-@pytest.mark.parametrize("seeds", [3, 5, 12])
+@pytest.mark.parametrize("seeds", [3, 12, 20])
 @pytest.mark.parametrize("models", [3, 5])
 def test_vectorised_ladder_is_the_real_one(seeds: int, models: int) -> None:
     rng = np.random.default_rng(9)

@@ -143,7 +143,8 @@ def main(args: argparse.Namespace) -> None:
     Hypotheses are tested elsewhere; their registration ends every row all the same.
     """
     result = scores_of_files(args.scores)
-    expected, registration = None, [None, None]
+    expected: int | None = None
+    registration: list[str | None] = [None, None]
     if getattr(args, "study", None):
         config = settings.read(args.study)
         expected = len(config.get("seeds") or []) or None
