@@ -12,7 +12,6 @@ operators in groups.
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 import train_speed
@@ -27,20 +26,6 @@ GROUPS = {
     "optimiser": ("lerp", "addcmul", "addcdiv", "sqrt", "linalg_vector_norm"),
     "sums and products of elements": ("mul", "add", "neg", "div", "sum"),
 }
-
-
-def gemm_rate(tokens: int, hidden: int, inner: int, bf16: bool, seconds: float = 2.0) -> float:
-    """FLOP/s of (tokens, hidden) x (hidden, inner), the best of what fits into `seconds`."""
-    import torch
-
-    dtype = torch.bfloat16 if bf16 else torch.float32
-    left, right = torch.randn(tokens, hidden).to(dtype), torch.randn(inner, hidden).to(dtype)
-    best, end = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        start = time.perf_counter()
-        torch.nn.functional.linear(left, right)
-        best = min(best, time.perf_counter() - start)
-    return 2 * tokens * hidden * inner / best
 
 
 def group_of(operator: str) -> str:
@@ -67,33 +52,17 @@ def main() -> None:
     import torch
     from torch.profiler import ProfilerActivity, profile
 
-    from zpdbench.adapters import decoder, flops
+    from zpdbench.adapters import decoder
 
     torch.set_num_threads(args.threads)
     tokens = train_speed.encode(args)
     shape = decoder.read_shape(args.checkpoint)
     assert shape is not None
-    batch = train_speed.BATCH
-    per_step = [slice(i * batch, (i + 1) * batch) for i in range(args.steps)]
-    mean = int(tokens.lengths.sum()) // args.steps
-    size = (mean, shape.hidden_size, shape.intermediate_size)
-    rates = [gemm_rate(*size, args.bf16)]
+    size = train_speed.largest_product(shape, tokens, args.steps)
+    rates = [train_speed.gemm_rate(*size, args.bf16)]
     _, seconds = train_speed.ours(args, tokens)
-    rates.append(gemm_rate(*size, args.bf16))
-    inner, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    # q, k, v, o, as train_speed adapts them.
-    adapted = shape.layers * (2 * (shape.hidden_size + inner) + 2 * (shape.hidden_size + kv))
-    spent = [
-        flops.training(
-            shape,
-            tokens.lengths[part].tolist(),
-            int((tokens.lengths[part] - tokens.prompts[part]).sum()),
-            8,
-            adapted,
-            False,
-        )
-        for part in per_step
-    ]
+    rates.append(train_speed.gemm_rate(*size, args.bf16))
+    spent = train_speed.operations(shape, tokens, args.steps)
     timed = slice(train_speed.WARM_UP, None)
     rate = max(rates)
     used = sum(spent[timed]) / sum(seconds[timed])

@@ -6,6 +6,8 @@
 
 Each trainer runs in a process of its own, the trainers alternate, and the median of the rounds is
 printed: supervised examples a second (without the first two steps), peak memory, loss of each step.
+Exit code 1: a bar of `BARS` is missed. Other data than theirs have none.
+
 The data is a JSON array in Alpaca's format. TRL is not part of ZPD-Bench's environments: make one
 that has trl==1.16.0 and the versions of envs/train.txt, and name its interpreter.
 
@@ -25,7 +27,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAINERS = ("ours", "trainer", "trl")
@@ -35,6 +37,59 @@ WARM_UP = 2
 BATCH = 8
 RATE = 3e-4
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
+LOSS = 1e-3
+"""How far a peer's loss may be from ours at any step, where both compute in float32."""
+GEMM = 0.7
+"""In bfloat16 this share of the machine's own rate of matrix products will do as well."""
+
+
+class Bar(NamedTuple):
+    """Ours over a peer's: at least so fast, at most so much memory."""
+
+    peer: str
+    speed: float
+    memory: float | None = None
+
+
+# By the data's name; with --bf16 one bar whatever the data.
+BARS = {
+    "rasbt_instruction_1100": (Bar("trl", 1.5, 0.85), Bar("trainer", 1.25)),
+    "alpaca_random_9229": (Bar("trl", 1.9, 0.85), Bar("trainer", 1.5)),
+    "bf16": (Bar("trl", 1.35, 0.85),),
+    "big vocabulary": (Bar("trl", 1.8, 0.4),),
+}
+
+
+def mode_of(args: argparse.Namespace) -> str:
+    """The name of a run's bars."""
+    if args.big_vocabulary:
+        return "big vocabulary"
+    return "bf16" if args.bf16 else str(args.data.stem)
+
+
+def missed(mode: str, found: dict[str, dict[str, float]]) -> list[str]:
+    """What is below its bar, in words.
+
+    Args:
+        mode: a key of `BARS`; another one has no bar but the loss curve's.
+        found: by trainer `rate` (examples a second), `peak` (MiB), `loss` (largest difference from
+            ours); of `ours` in bfloat16 also `gemm` (share of the machine's rate).
+    """
+    mine = found["ours"]
+    said = []
+    for bar in BARS.get(mode, ()):
+        ratio = mine["rate"] / found[bar.peer]["rate"]
+        enough = mode == "bf16" and mine["gemm"] >= GEMM
+        if ratio < bar.speed and not enough:
+            said.append(f"{ratio:.2f} times as fast as {bar.peer}, bar {bar.speed:g}")
+        share = mine["peak"] / found[bar.peer]["peak"]
+        if bar.memory is not None and share > bar.memory:
+            said.append(f"{share:.2f} of {bar.peer}'s memory, bar {bar.memory:g}")
+    if mode != "bf16":
+        for peer in ("trl", "trainer"):
+            if not found[peer]["loss"] <= LOSS:
+                said.append(f"loss {found[peer]['loss']:.2g} from {peer}'s, bar {LOSS:g}")
+    return said
 
 
 def examples(path: Path, n: int) -> tuple[list[str], list[str]]:
@@ -110,6 +165,40 @@ def encode(args: argparse.Namespace) -> Any:
         )
     prompts, responses = examples(args.data, args.steps * BATCH)
     return Encoder(args.checkpoint).encode(prompts, responses, args.max_tokens)
+
+
+def gemm_rate(tokens: int, hidden: int, inner: int, bf16: bool, seconds: float = 2.0) -> float:
+    """FLOP/s of (tokens, hidden) x (hidden, inner), the best of what fits into `seconds`."""
+    import torch
+
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    left, right = torch.randn(tokens, hidden).to(dtype), torch.randn(inner, hidden).to(dtype)
+    best, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        torch.nn.functional.linear(left, right)
+        best = min(best, time.perf_counter() - start)
+    return 2 * tokens * hidden * inner / best
+
+
+def operations(shape: Any, tokens: Any, steps: int) -> list[int]:
+    """Floating-point operations of each step, with the adapters of `TARGETS`."""
+    from zpdbench.adapters import flops
+
+    inner, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    adapted = shape.layers * (2 * (shape.hidden_size + inner) + 2 * (shape.hidden_size + kv))
+    found = []
+    for start in range(0, steps * BATCH, BATCH):
+        part = slice(start, start + BATCH)
+        lengths = tokens.lengths[part]
+        targets = int((lengths - tokens.prompts[part]).sum())
+        found.append(flops.training(shape, lengths.tolist(), targets, 8, adapted, False))
+    return found
+
+
+def largest_product(shape: Any, tokens: Any, steps: int) -> tuple[int, int, int]:
+    """(tokens, in, out) of the model's largest layer product in a mean step."""
+    return int(tokens.lengths.sum()) // steps, shape.hidden_size, shape.intermediate_size
 
 
 def ours(args: argparse.Namespace, tokens: Any) -> tuple[list[float], list[float]]:
@@ -261,20 +350,24 @@ def one(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     tokens = encode(args)
     losses, seconds = (ours if args.trainer == "ours" else peer)(args, tokens)
-    timed = seconds[WARM_UP:]
-    print(
-        json.dumps(
-            {
-                "examples_per_second": BATCH * len(timed) / sum(timed),
-                "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-                "loss": losses,
-            }
-        )
-    )
+    warm = min(WARM_UP, args.steps - 1)
+    timed = seconds[warm:]
+    found: dict[str, Any] = {
+        "rate": BATCH * len(timed) / sum(timed),
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "loss": losses,
+    }
+    if args.trainer == "ours" and args.bf16:
+        from zpdbench.adapters import decoder
+
+        shape = decoder.read_shape(args.checkpoint)
+        machine = gemm_rate(*largest_product(shape, tokens, args.steps), bf16=True)
+        found["gemm"] = sum(operations(shape, tokens, args.steps)[warm:]) / sum(timed) / machine
+    print(json.dumps(found))
 
 
-def main() -> None:
-    """Alternate the trainers and print the table."""
+def main() -> int:
+    """Alternate the trainers and print the table; exit code 1 if a bar is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--data", type=Path)
@@ -291,13 +384,13 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             big_vocabulary(Path(folder))
             command = [sys.executable, __file__, *sys.argv[1:], "--checkpoint", folder]
-            subprocess.run([*command, "--max-tokens", "512"], env=ENVIRONMENT, check=True)
-        return
+            command += ["--max-tokens", "512"]
+            return subprocess.run(command, env=ENVIRONMENT, check=False).returncode
     if args.checkpoint is None or (args.data is None and not args.big_vocabulary):
         parser.error("give --checkpoint and --data, or --big-vocabulary")
     if args.trainer:
         one(args)
-        return
+        return 0
     found: dict[str, list[dict[str, Any]]] = {t: [] for t in TRAINERS}
     environment = {**ENVIRONMENT, "OMP_NUM_THREADS": str(args.threads)}
     for _ in range(args.rounds):
@@ -309,14 +402,28 @@ def main() -> None:
             )
             found[trainer].append(json.loads(done.stdout.splitlines()[-1]))
     print("trainer\texamples_per_second\tpeak_mib\tratio_of_ours\tmax_loss_difference")
-    mine = statistics.median(r["examples_per_second"] for r in found["ours"])
+    result: dict[str, dict[str, float]] = {}
     for trainer, runs in found.items():
-        rate = statistics.median(r["examples_per_second"] for r in runs)
-        peak = statistics.median(r["peak_mib"] for r in runs)
+        medians = {
+            key: statistics.median(r[key] for r in runs)
+            for key in ("rate", "peak", "gemm")
+            if key in runs[0]
+        }
         pairs = zip(runs[0]["loss"], found["ours"][0]["loss"], strict=True)
-        difference = max(abs(a - b) for a, b in pairs)
-        print(f"{trainer}\t{rate:.3f}\t{peak:.0f}\t{mine / rate:.3f}\t{difference:.2g}")
+        result[trainer] = {**medians, "loss": max(abs(a - b) for a, b in pairs)}
+    for trainer, row in result.items():
+        ratio = result["ours"]["rate"] / row["rate"]
+        print(f"{trainer}\t{row['rate']:.3f}\t{row['peak']:.0f}\t{ratio:.3f}\t{row['loss']:.2g}")
+    if "gemm" in result["ours"]:
+        print(f"ours at {result['ours']['gemm']:.0%} of the machine's rate of matrix products")
+    mode = mode_of(args)
+    said = missed(mode, result)
+    for line in said:
+        print(f"missed: {line}")
+    if not said:
+        print("bars held" if mode in BARS else f"no bar for {mode}")
+    return 1 if said else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
