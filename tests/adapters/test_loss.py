@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from zpdbench.adapters import loss
 
@@ -54,3 +57,47 @@ def test_uniform_logits_have_entropy_one() -> None:
     found = loss.measure(torch.zeros(3, 4), torch.randn(50, 4), torch.tensor([0, 1, 2]))
     torch.testing.assert_close(found.entropy, torch.ones(3))
     torch.testing.assert_close(found.confidence, torch.full((3,), 0.02))
+
+
+class Largest(TorchDispatchMode):
+    """The most elements of any tensor that has the vocabulary as a dimension, weights apart."""
+
+    def __init__(self, vocabulary: int, hidden: int) -> None:
+        super().__init__()
+        self.vocabulary, self.weights, self.found = vocabulary, vocabulary * hidden, 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else (out,):
+            is_made = isinstance(tensor, torch.Tensor) and tensor.numel() != self.weights
+            if is_made and self.vocabulary in tensor.shape:
+                self.found = max(self.found, tensor.numel())
+        return out
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_logits_never_stand_whole_in_memory(monkeypatch: pytest.MonkeyPatch, frozen: bool) -> None:
+    """In a step, forward and backward, and in a scoring pass."""
+    vocabulary, width, targets = 1009, 24, 300
+    monkeypatch.setattr(loss, "CHUNK", 32 * vocabulary)
+    hidden = torch.randn(targets, width, requires_grad=True)
+    head = torch.randn(vocabulary, width, requires_grad=not frozen)
+    wanted = torch.randint(vocabulary, (targets,))
+    kept: list[int] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    with Largest(vocabulary, width) as step, saved_tensors_hooks(keep, lambda t: t):
+        loss.cross_entropy(hidden, head, wanted)[0].backward()
+    with Largest(vocabulary, width) as scoring:
+        loss.measure(hidden.detach(), head.detach(), wanted)
+    for seen in (step.found, scoring.found):
+        assert 0 < seen <= 32 * vocabulary
+    assert max(kept) <= vocabulary * width, "no logit waits for backward"
+    with Largest(vocabulary, width) as whole:
+        functional.cross_entropy(hidden @ head.T, wanted).backward()
+    assert whole.found == targets * vocabulary, "what it is held against is seen"

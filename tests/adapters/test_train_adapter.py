@@ -21,7 +21,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.adapters import material
 from zpdbench import files, study
-from zpdbench.adapters import loop, state, train_adapter
+from zpdbench.adapters import encoding, loop, lora, state, train_adapter
+from zpdbench.adapters.encoding import Encoder
 from zpdbench.adapters.learner import ModelLearner
 from zpdbench.curriculum import conditions
 from zpdbench.curriculum.competence import competence, effective_perplexity
@@ -158,13 +159,36 @@ def test_conditions_of_a_seed_differ_in_order_only(train: Train, world: Path) ->
     steps = {c: files.read_manifest(f)["steps"] for c, f in folders.items()}
     assert len({tuple(s) for s in steps.values()}) == 1, "one set of evaluation points for all"
 
+    for condition in ("zpd", "procurl"):
+        updates = traces[condition].filter(pl.col("kind") == "update")
+        assert updates["step"].to_list() == [0, 6, 12, 18]
+        seen: set[str] = set()
+        for k, row in enumerate(updates.iter_rows(named=True)):
+            block = orders[condition][k * 6 * BATCH : (k + 1) * 6 * BATCH]
+            assert row["block"] == len(block)
+            assert max(Counter(block).values()) == row["repeats_max"] <= 4
+            assert row["distinct"] == len(set(block))
+            seen |= set(block)
+            assert row["coverage"] == pytest.approx(len(seen) / (len(corpus) - len(probe)))
     zpd = traces["zpd"].filter(pl.col("kind") == "update")
-    for k, row in enumerate(zpd.iter_rows(named=True)):
-        block = orders["zpd"][k * 6 * BATCH : (k + 1) * 6 * BATCH]
-        assert row["block"] == len(block)
-        assert max(Counter(block).values()) == row["repeats_max"] <= 4
-        assert row["distinct"] == len(set(block))
+    for row in zpd.iter_rows(named=True):
         assert 0 <= row["fallback"] <= 1 and row["occupancy"] == row["inside"] / row["pool"]
+
+
+@pytest.mark.parametrize("condition", ["zpd", "procurl"])
+def test_the_limit_on_repeats_binds(
+    train: Train, monkeypatch: pytest.MonkeyPatch, condition: str
+) -> None:
+    """A pool of just a block's size over the limit: every candidate is taken exactly so often."""
+    options = {"update_every": 6, "pool_size": 12, "max_repeats": 2}
+    monkeypatch.setitem(CONDITIONS, condition, {**CONDITIONS[condition], "options": options})
+    out = train(condition)
+    order = realised(out)
+    updates = pl.read_parquet(out / "trace.parquet").filter(pl.col("kind") == "update")
+    for k, row in enumerate(updates.iter_rows(named=True)):
+        counts = Counter(order[k * 6 * BATCH : (k + 1) * 6 * BATCH])
+        assert set(counts.values()) == {2} and len(counts) == 12 == row["distinct"]
+        assert row["repeats_max"] == 2
 
 
 def test_membership_in_the_window_is_read_back_from_what_was_scored(
@@ -458,6 +482,60 @@ def test_dropout_is_resumable(train: Train, monkeypatch: pytest.MonkeyPatch) -> 
     assert contents(train("zpd", lora=lora)) == expected
 
 
+def test_what_the_limit_costs_is_counted(train: Train, world: Path, tmp_path: Path) -> None:
+    """Cut prompts and their tokens are those trained on; too long responses are never."""
+    corpus = pl.read_parquet(world / "c.parquet")
+    names = corpus.filter(pl.col("split") == "train")["id"].to_list()
+    long_prompts, long_responses = names[::3], names[1::12]
+    many = {"prompt": (long_prompts, 8), "response": (long_responses, 30)}
+    for column, (chosen, times) in many.items():
+        repeated = pl.col(column).repeat_by(times).list.join(" ")
+        kept = pl.col(column)
+        corpus = corpus.with_columns(
+            pl.when(pl.col("id").is_in(chosen)).then(repeated).otherwise(kept).alias(column)
+        )
+    corpus.write_parquet(tmp_path / "long.parquet")
+    out = train("random", corpus=tmp_path / "long.parquet", max_tokens=96)
+    tokens = Encoder(world / "m").encode(
+        corpus["prompt"].to_list(), corpus["response"].to_list(), 96
+    )
+    at = {name: row for row, name in enumerate(corpus["id"])}
+    used = [at[name] for name in set(realised(out))]
+    manifest = files.read_manifest(out)
+    assert manifest["examples_too_long"] == len(long_responses)
+    assert manifest["examples_train"] == len(names) - len(long_responses)
+    assert not set(realised(out)) & set(long_responses)
+    cut = [int(tokens.cut[row]) for row in used if tokens.cut[row]]
+    assert manifest["examples_cut"] == len(cut) > 0
+    assert manifest["tokens_cut"] == sum(cut)
+
+
+def test_a_run_encodes_its_corpus_once(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another condition and seed map the first one's tokens into memory."""
+    first = contents(train("random", out="first"))
+    (entry,) = (tmp_path / "cache/tokens").iterdir()
+    before = {p.name: p.stat().st_mtime_ns for p in entry.iterdir()}
+    mapped: list[bool] = []
+    original = encoding.load_or_encode
+
+    def load(*arguments: Any) -> Any:
+        tokens = original(*arguments)
+        mapped.append(isinstance(tokens.ids, np.memmap))
+        return tokens
+
+    def encode(*_: Any, **__: Any) -> Any:
+        raise AssertionError("encoded again")
+
+    monkeypatch.setattr(encoding, "load_or_encode", load)
+    monkeypatch.setattr(Encoder, "encode", encode)
+    train("zpd", 1, out="second")
+    assert contents(train("random", out="third")) == first
+    assert mapped == [True, True]
+    assert {p.name: p.stat().st_mtime_ns for p in entry.iterdir()} == before
+
+
 def test_a_short_corpus_wraps(train: Train, world: Path, tmp_path: Path) -> None:
     small = pl.read_parquet(world / "c.parquet")[:50]
     small.write_parquet(tmp_path / "small.parquet")
@@ -474,8 +552,6 @@ def test_a_loss_that_is_no_number_names_the_example_and_keeps_the_state(
     checkpoint.mkdir()
     for path in (world / "m").iterdir():
         (checkpoint / path.name).write_bytes(path.read_bytes())
-    from zpdbench.adapters.encoding import Encoder
-
     token = Encoder(checkpoint).tokenizer.token_to_id("@")
     weights = load_file(checkpoint / "model.safetensors")
     weights["model.embed_tokens.weight"][token] = float("nan")
@@ -505,6 +581,40 @@ def test_a_loss_that_is_no_number_names_the_example_and_keeps_the_state(
             assert all(torch.isfinite(v).all() for v in kept.values())
             return
     pytest.fail("the example was never trained on")
+
+
+def test_a_gradient_that_is_no_number_names_the_batch_and_keeps_the_state(
+    train: Train, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss is finite, its gradient overflows: a factor whose square float32 lacks."""
+    trained: list[list[str]] = []
+    original = loop.Run._step
+
+    def step(self: loop.Run, rows: Any) -> float:
+        if self.progress.step == 13:
+            trained.append([self.condition.told.ids[int(r)] for r in rows])
+            # B is zero where nothing was learnt: the forward pass stays as it is.
+            for module in self.model.modules():
+                if isinstance(module, lora.LoraLinear):
+                    module.lora_b.data.zero_()
+                    module.lora_a.data.fill_(1e25)
+                    break
+        return original(self, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Run, "_step", step)
+        with pytest.raises(UserError, match="gradient is not finite at step 14") as caught:
+            train("random")
+    said = str(caught.value)
+    assert trained and all(name in said for name in trained[0])
+    assert "starts anew" in said and "go on from step 13" in said
+    (saved,) = (tmp_path / "cache/training").glob("*/state.safetensors")
+    assert str(saved.parent) in said
+    kept = load_file(saved)
+    assert all(torch.isfinite(kept[n]).all() for n in ("first", "second"))
+    # Another rate is another run.
+    lower = train("random", out="lower", learning_rate=5e-4)
+    assert json.loads((lower / "train.timing.json").read_text())["resumed"] == 0
 
 
 Change = Callable[[pl.DataFrame], pl.DataFrame]

@@ -13,6 +13,7 @@ import pytest
 from zpdbench import study
 from zpdbench.corpora import make_corpus
 from zpdbench.corpora.sources import detect_language
+from zpdbench.curriculum.difficulty import rank_normalise
 from zpdbench.errors import UserError
 
 COLUMNS = [
@@ -97,6 +98,25 @@ def test_same_bytes_twice_and_notes_in_the_file(write: Write, tmp_path: Path) ->
         "a: 1 examples with an empty response left out",
         "a: 1 exact duplicates left out",
     ]
+
+
+def test_the_file_holds_every_part_of_difficulty(write: Write, tmp_path: Path) -> None:
+    """From the raw measures alone d1, d2, d3 and their sum can be had again."""
+    settings = parsed(write(alpaca()), SOURCE)
+    make_corpus.write(tmp_path / "c.parquet", *make_corpus.build(settings))
+    frame = pl.read_parquet(tmp_path / "c.parquet")
+    raw = [c for c in frame.columns if c.startswith("raw_")]
+    assert raw == frame.columns[10:] and len(raw) >= 5
+    for name in raw:
+        values = frame[name]
+        assert values.dtype == pl.Float64 and values.is_finite().all(), name
+    for language in ("en", "ko"):
+        mine = frame.filter(pl.col("language") == language)
+        for part, source in (("d2", "raw_steps"), ("d3", "raw_idf")):
+            ranks = rank_normalise(mine[source].round(12).to_numpy())
+            assert mine[part].to_list() == pytest.approx(list(ranks))
+    whole = 0.3 * frame["d1"] + 0.5 * frame["d2"] + 0.2 * frame["d3"]
+    assert frame["difficulty"].to_list() == pytest.approx(whole.to_list())
 
 
 def test_a_sample_is_seeded(write: Write) -> None:

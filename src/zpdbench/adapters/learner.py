@@ -121,8 +121,8 @@ class ModelLearner:
                 f"the model's loss is not finite where example "
                 f"{row if self.ids is None else self.ids[row]} is scored",
                 where="training",
-                fix="look at the example, or lower training.learning_rate; the state of the last "
-                "evaluation point is kept",
+                fix="look at the example, or lower training.learning_rate (a changed corpus or "
+                "setting starts anew; the same ones go on from the last evaluation point)",
             )
         return joined, owner
 

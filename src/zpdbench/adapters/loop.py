@@ -249,13 +249,15 @@ class Run:
 
     def _not_finite(self, what: str, rows: Any) -> UserError:
         ids = ", ".join(str(self.condition.told.ids[int(r)]) for r in rows)
-        # The weights are still those of the last good step: a smaller rate can go on from here.
+        # The weights are still those of the last good step; what is wrong may be mended outside
+        # of the settings (a driver, a damaged device), and then the run goes on from here.
         self.save()
         return UserError(
             f"{what} is not finite at step {self.progress.step + 1}, example {ids}",
             where="training",
-            fix="look at the example, or lower training.learning_rate; the state of step "
-            f"{self.progress.step} is kept in {self.store.folder}",
+            fix="look at the example, or lower training.learning_rate (a changed corpus or setting "
+            f"starts anew; the same ones go on from step {self.progress.step}, kept in "
+            f"{self.store.folder})",
         )
 
 
