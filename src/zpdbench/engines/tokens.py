@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from zpdbench import startup
 from zpdbench.errors import UserError
 
 
@@ -26,7 +27,8 @@ class Tokens:
     """
 
     def __init__(self, checkpoint: str | Path, *, apply_chat_template: bool = False) -> None:
-        from transformers import AutoTokenizer
+        with startup.uncollected():
+            from transformers import AutoTokenizer
 
         self.checkpoint = Path(checkpoint)
         try:

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from zpdbench import startup
 from zpdbench.engines import Adapter, Answer, Request, Settings, Tag, engine_version, rates
 from zpdbench.engines.choices import Path as ChoicePath
 from zpdbench.engines.choices import paths, sums
@@ -59,10 +60,11 @@ class VllmEngine:
         started = time.monotonic()
         set_environment(settings.threads)
         try:
-            import torch
-            from vllm.engine.arg_utils import EngineArgs
-            from vllm.platforms import current_platform
-            from vllm.v1.engine.llm_engine import LLMEngine
+            with startup.uncollected():
+                import torch
+                from vllm.engine.arg_utils import EngineArgs
+                from vllm.platforms import current_platform
+                from vllm.v1.engine.llm_engine import LLMEngine
         except ImportError as error:
             raise UserError(
                 f"vLLM cannot be imported ({error})",
@@ -96,22 +98,23 @@ class VllmEngine:
             cache = min(cache, _useful_cache(checkpoint, settings, self._max_num_seqs))
         try:
             # The class below vllm.LLM: what that adds (chat, servers) takes seconds to import.
-            self._engine: Any = LLMEngine.from_engine_args(
-                EngineArgs(
-                    model=str(checkpoint),
-                    dtype=settings.dtype,  # type: ignore[arg-type]
-                    seed=settings.seed,
-                    max_model_len=settings.max_model_len,
-                    kv_cache_memory_bytes=cache,
-                    # Compiling takes longer than it saves on CPU; CUDA graphs pay.
-                    enforce_eager=current_platform.is_cpu(),
-                    logits_processors=["zpdbench.engines.forced:ForcedDecoding"],
-                    logprobs_mode="raw_logprobs",
-                    disable_log_stats=True,
-                    use_tqdm_on_load=False,
-                    **options,
+            with startup.uncollected():
+                self._engine: Any = LLMEngine.from_engine_args(
+                    EngineArgs(
+                        model=str(checkpoint),
+                        dtype=settings.dtype,  # type: ignore[arg-type]
+                        seed=settings.seed,
+                        max_model_len=settings.max_model_len,
+                        kv_cache_memory_bytes=cache,
+                        # Compiling takes longer than it saves on CPU; CUDA graphs pay.
+                        enforce_eager=current_platform.is_cpu(),
+                        logits_processors=["zpdbench.engines.forced:ForcedDecoding"],
+                        logprobs_mode="raw_logprobs",
+                        disable_log_stats=True,
+                        use_tqdm_on_load=False,
+                        **options,
+                    )
                 )
-            )
         except (ValueError, RuntimeError, OSError, MemoryError) as error:
             raise _start_error(error, checkpoint, settings) from error
         self._adapters: dict[str, int] = {}
