@@ -12,13 +12,12 @@ def uncollected() -> Iterator[None]:
     """While torch is imported it makes a million objects that live as long as the process.
 
     The cyclic collector looks for garbage among them again and again, a tenth of what such an
-    import costs; so it rests, and afterwards leaves them out of its passes for good.
+    import costs; so it rests.
     """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
         if was_enabled:
             gc.enable()

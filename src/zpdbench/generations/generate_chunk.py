@@ -380,8 +380,6 @@ class Job:
             self._metrics.append(self._engine.metrics())
             self._engine.close()
             self._engine = None
-            # The engine's own objects were left out of the collector's passes when it was loaded.
-            gc.unfreeze()
             gc.collect()
 
     def _asked(
