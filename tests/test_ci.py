@@ -21,6 +21,9 @@ def test_every_part_is_a_target_and_all_take_less_than_an_hour(root: Path) -> No
     assert {target for _, target in parts} <= set(targets)
     # pytest's own line is the last: `make test` is the last part, and its line is printed last.
     assert parts[-1][1] == "test"
+    # The report is driven in a browser there, and its tests are not skipped for lack of one.
+    assert "browser" in [target for _, target in parts]
+    assert re.search(r"^export CI=1$", script, re.M)
 
 
 def test_what_make_test_leaves_out_can_be_collected(root: Path) -> None:
