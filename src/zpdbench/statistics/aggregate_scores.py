@@ -150,7 +150,7 @@ def main(args: argparse.Namespace) -> None:
         expected = len(config.get("seeds") or []) or None
         if config.get("hypotheses"):
             registration = [*register(settings.read_hypotheses(args.study))]
-    said = notes.shortfalls(getattr(args, "adapters", ()))
+    said = notes.of_corpus(getattr(args, "adapters", ()))
     ends = ["; ".join(said) or None, *registration]
     interim = expected is not None and _is_incomplete(result, expected)
     of_runs = ([*row, interim, *ends] for row in result.iter_rows())

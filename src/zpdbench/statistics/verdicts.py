@@ -113,13 +113,13 @@ def write_rows(
         columns: without REGISTRATION; `note` among them.
         interim: what is missing of the grid, put before every note; "" if nothing.
         remarks: what else holds for every row.
-        adapters: the runs' folders, for what is to be said of their corpus (`notes.shortfalls`).
+        adapters: the runs' folders, for what is to be said of their corpus (`notes.of_corpus`).
 
     Raises:
         UserError: a run's folder without a readable manifest.
     """
     digest, status = register(hypotheses)
-    said = notes.shortfalls(adapters)
+    said = notes.of_corpus(adapters)
     lead = [*([f"interim: {interim}"] if interim else []), *remarks, *said]
     if status == "exploratory":
         lead.append("exploratory: not the registered hypotheses")
