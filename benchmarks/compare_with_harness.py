@@ -101,7 +101,9 @@ def harness(args: argparse.Namespace) -> None:
         for name, _, task in tasks
         for doc, of_doc in _by_doc(task.instances).items()
     }
-    rows = []
+    rows: list[dict[str, Any]] = []
+    done: list[dict[str, Any]] = []
+    made_of = {name: task for name, _, task in tasks}
     for adapter, folder in answering(args):
         model = HFLM(
             pretrained=args.checkpoint,
@@ -116,7 +118,6 @@ def harness(args: argparse.Namespace) -> None:
         sums: dict[tuple[str, int], list[float]] = {}
         for (name, instance), (value, _) in zip(scored, values, strict=True):
             sums.setdefault((name, instance.doc_id), []).append(float(value))
-        made_of = {name: task for name, _, task in tasks}
         docs = {(n, i.doc_id): i.doc for n, i in scored}
         for (name, doc), logprobs in sums.items():
             found = made_of[name].process_results(docs[name, doc], [(v, False) for v in logprobs])
@@ -139,7 +140,10 @@ def harness(args: argparse.Namespace) -> None:
                     for i, text in zip(made, texts, strict=True)
                 ]
         del model
-    write(args.out, _with_f1(rows, lambda task, pairs: made_of[task].aggregation()["f1"](pairs)))
+        # What is there is kept, whatever becomes of the next adapter.
+        own = [r for r in rows if r["adapter"] == adapter]
+        done += _with_f1(own, lambda task, pairs: made_of[task].aggregation()["f1"](pairs))
+        write(args.out, done)
 
 
 def _by_doc(instances: Sequence[Any]) -> dict[int, list[Any]]:
@@ -469,6 +473,9 @@ def main() -> int:
     begun = time.monotonic()
     if args.verb == "compare":
         return compare(args)
+    for folder in args.adapter:
+        if not (Path(folder) / "adapter_config.json").is_file():
+            parser.error(f"{folder}: no adapter_config.json in it; give a step's folder")
     {"harness": harness, "ours": ours}[args.verb](args)
     print(f"{args.verb}: {time.monotonic() - begun:.1f} s")
     return 0
