@@ -654,7 +654,8 @@ def explain(missing: dict[str, str], waive: Collection[str]) -> str:
     """One line that names each missing layer, why it is missing and what helps."""
     lines = [
         f"the sandbox lacks its layer {layer!r} ({missing[layer]}): {_FIXES.get(layer, '')}"
-        for layer in sorted(set(missing) - set(waive))
+        # A sandbox that does not start for lack of what is waived lacks something else as well.
+        for layer in sorted(set(missing) - set(waive)) or sorted(missing)
     ]
     return "; ".join(lines) + "; or waive it in the configuration"
 
