@@ -229,7 +229,7 @@ def test_contamination(write: Write, items: tuple[Path, str]) -> None:
     data = write(records)
     frame, notes = make_corpus.build(parsed(data, SOURCE), [path])
     assert len(frame) == 30 and question not in frame["prompt"].to_list()
-    assert notes == ["1 examples hold an item of gsm8k and are left out"]
+    assert notes == ["contamination: 1 examples hold an item of gsm8k and are left out"]
     frame, notes = make_corpus.build(parsed(data, SOURCE, contamination="keep"), [path])
     assert len(frame) == 31 and "are kept" in notes[0]
     with pytest.raises(UserError, match="a-000030"):
@@ -259,7 +259,7 @@ def test_items_that_are_not_asked_are_looked_for_too(
         assert len(frame) == 30
         notes.append(said)
         digests.add(asking.digest("make_corpus"))
-    assert notes[0] == notes[1] == ["2 examples hold an item of gsm8k and are left out"]
+    assert notes[0] == notes[1] == ["contamination: 2 examples hold an item of gsm8k and are left out"]
     assert len(digests) == 1, "asking more items must train nothing again"
 
 
