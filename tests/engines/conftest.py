@@ -82,8 +82,9 @@ def assert_equal_answers(
         assert answers[tag].finish_reason == expected[tag].finish_reason
         # An engine may end at a stop string, where the reference generates on.
         count = len(answers[tag].token_ids)
-        assert count > 0
         assert answers[tag].token_ids == expected[tag].token_ids[:count]
+    # A model may end at once, but not at every prompt.
+    assert any(answers[tag].token_ids for tag, request in requests if not request.choices)
 
 
 def assert_adapters_act(requests: list[tuple[int, Request]], answers: dict[int, Answer]) -> None:
