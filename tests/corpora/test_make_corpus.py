@@ -259,7 +259,8 @@ def test_items_that_are_not_asked_are_looked_for_too(
         assert len(frame) == 30
         notes.append(said)
         digests.add(asking.digest("make_corpus"))
-    assert notes[0] == notes[1] == ["contamination: 2 examples hold an item of gsm8k and are left out"]
+    said = "contamination: 2 examples hold an item of gsm8k and are left out"
+    assert notes[0] == notes[1] == [said]
     assert len(digests) == 1, "asking more items must train nothing again"
 
 

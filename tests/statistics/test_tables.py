@@ -195,7 +195,9 @@ def test_rq1(study: Path) -> None:
         p = float(r["p_value"])
         assert p <= float(r["p_holm"]) <= min(1, 3 * p) + 1e-12
         same = [t for t in tukey if (t["model"], t["term"]) == (r["model"], r["term"])]
-        assert {t["estimate"] for t in same} == {r["estimate"]}
+        assert len(same) == 2
+        for t in same:
+            assert float(t["estimate"]) == pytest.approx(float(r["estimate"]), rel=1e-10)
 
 
 def test_h3b_and_r1(study: Path) -> None:
@@ -724,7 +726,7 @@ def test_one_seed_has_no_test_and_says_so(module: object, study: Path, tmp_path:
     for r in rows:
         if "permutation" in r.get("method", ""):
             # Two values have two orders: it is defined, and never finds anything.
-            assert float(r["p_value"]) >= 0.5 or r["p_value"] == "NA"
+            assert r["p_value"] == "NA" or float(r["p_value"]) >= 0.5
         else:
             assert r["p_value"] == "NA"
         assert r["verdict"] in ("inconclusive", "undetermined", "NA"), r

@@ -76,10 +76,10 @@ def _check_values(kept: pl.DataFrame, text: pl.DataFrame, path: str) -> None:
     line = bad["_line"][0]
     column = next(c for c, is_wrong in wrong.items() if bad.select(is_wrong).item())
     value = text[column][line - 2]
+    shown = "NA" if value in (None, "NA") else repr(value)
     what = {"value": "score in [0, 1]", "n_items": "number of items", "items": "full or subset"}
     raise UserError(
-        f"{column} is {'NA' if value is None else value!r}, no "
-        f"{what.get(column, 'value for this column')}",
+        f"{column} is {shown}, no {what.get(column, 'value for this column')}",
         where=f"{path}:{line}",
         fix="score that run again, then zpdbench aggregate-scores",
     )
