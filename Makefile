@@ -68,8 +68,10 @@ APART := tests/workflow/test_slurm.py tests/workflow/test_apptainer.py tests/san
 WORKERS ?= 2
 TOGETHER := --dist loadfile --no-loadscope-reorder
 
+APT_CHROMIUM := DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium
+
 browser: venv ## Chromium for the report's tests, where there is none: Debian's, else playwright's
-	command -v chromium >/dev/null || { test "$$(id -u)" = 0 && apt-get install -y --no-install-recommends chromium; } \
+	command -v chromium >/dev/null || { test "$$(id -u)" = 0 && { $(APT_CHROMIUM) || { apt-get update && $(APT_CHROMIUM); }; }; } \
 	  || $(BIN)/playwright install chromium
 
 test: venv ## all tests but those of images, Slurm, servers and fresh environments, fast ones first
