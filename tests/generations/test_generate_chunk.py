@@ -146,7 +146,8 @@ def test_progress_is_told_by_tokens(
     out = tmp_path / "all.parquet"
     generate_chunk.main(grid.arguments(out))
     # The last line of a log, where the total is that of the prompts, known from the start.
-    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("generate tiny: ")]
+    said = capsys.readouterr().err.splitlines()
+    *_, line = [x for x in said if x.startswith("generate tiny: ")]
     frame = pl.read_parquet(out)
     prompts = f"{frame['n_prompt_tokens'].sum():,}"
     assert line.startswith(f"generate tiny: {prompts}/{prompts} prompt tokens (100 %), ")
