@@ -13,7 +13,6 @@ Bars, on two cores: all tables under 6 minutes and 8 GB, `aggregate-scores` unde
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from processes import measure
 
 from zpdbench.benchmarks import load
 
@@ -105,17 +105,6 @@ def make_scores(folder: Path, share: int) -> tuple[list[str], int]:
 def _like() -> pl.Expr:
     """A verdict that is mostly the same as `correct`."""
     return pl.when("again").then("correct").otherwise(1 - pl.col("correct"))
-
-
-def measure(verb: str, *arguments: str) -> tuple[float, float]:
-    """Seconds and peak resident GB of one verb, as a process of its own."""
-    command = [sys.executable, "-m", "zpdbench.cli", verb, *arguments]
-    start = time.perf_counter()
-    process = os.spawnv(os.P_NOWAIT, sys.executable, command)
-    _, status, usage = os.wait4(process, 0)
-    if status:
-        raise SystemExit(f"{verb} failed")
-    return time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e9
 
 
 def main() -> int:

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from processes import measure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -154,18 +155,6 @@ def _logprobs(items: pl.DataFrame, draw: np.random.Generator, skill: float) -> p
     return every["value"].fill_null(pl.Series([[]], dtype=pl.List(pl.Float64)).first())
 
 
-def measure(bundle: Path, data: str, level: int, out: Path) -> tuple[float, float]:
-    """Seconds of one verification, and the peak resident GB of its largest process."""
-    command = [sys.executable, "-m", "zpdbench.cli", "verify", str(bundle), "--level", str(level)]
-    command += ["--data", data, "--jobs", "2", "--out", str(out)]
-    start = time.perf_counter()
-    process = os.spawnv(os.P_NOWAIT, sys.executable, command)
-    _, status, usage = os.wait4(process, 0)
-    if status:
-        raise SystemExit(f"level {level}: exit code {os.waitstatus_to_exitcode(status)}, see {out}")
-    return time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e9
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="folder of the authors' benchmark files")
@@ -190,7 +179,8 @@ def main() -> int:
         size = bundle.stat().st_size / 1e9
         print(f"bundle of {size:.2f} GB: {time.perf_counter() - start:.0f} s", flush=True)
         for level in range(3):
-            seconds, memory = measure(bundle, data, level, folder / "verification.tsv")
+            given = [str(bundle), "--level", str(level), "--data", data, "--jobs", "2"]
+            seconds, memory = measure("verify", *given, "--out", str(folder / "verification.tsv"))
             print(f"level 0-{level} {seconds:8.1f} s {memory:6.2f} GB", flush=True)
     missed = args.share == 1 and seconds > 60 * MINUTES
     if missed:

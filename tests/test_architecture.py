@@ -18,7 +18,9 @@ LAYERS: list[set[str]] = [
     {"study"},
     {"hardware", "core_rate"},
     {"estimate"},
-    {"resources", "schema", "records", "images", "cluster", "hub", "failures", "datasheet"},
+    {"resources", "schema", "images", "cluster", "hub", "failures", "datasheet"},
+    # A record says which image its job ran in.
+    {"records"},
     {"sandbox", "engines", "curriculum"},
     {"embedded"},
     {

@@ -94,7 +94,7 @@ def test_a_run_takes_what_is_estimated_within_a_quarter(
     root: Path, config: str, core: float, model: str, condition: str, seconds: float
 ) -> None:
     loaded = study.load(root / f"config/{config}.yaml")
-    found = estimate.cpu_train_seconds(loaded, model, condition, core)
+    found = estimate.cpu_train_seconds(loaded, model, condition) * estimate.slowness(core)
     assert found == pytest.approx(seconds, rel=0.25)
 
 

@@ -95,12 +95,16 @@ def parameters(study: Study, model: str) -> float:
         return float(spec.parameters)
     if isinstance(spec, EmbeddedModel):
         layers = 2 * (spec.layers - spec.upscale.drop) if spec.upscale else spec.layers
-        return 13.0 * spec.hidden_size**2 * layers + 1620.0 * spec.hidden_size
+        return _embedded_parameters(spec.hidden_size, layers)
     if isinstance(spec, HubModel) and spec.files:
         weights = [f.size for name, f in spec.files.items() if name.endswith(".safetensors")]
         if weights:
             return sum(weights) / 2
     return float(_UNKNOWN_PARAMETERS)
+
+
+def _embedded_parameters(hidden_size: int, layers: int) -> float:
+    return 13.0 * hidden_size**2 * layers + 1620.0 * hidden_size
 
 
 def items_asked(name: str, benchmark: Benchmark) -> tuple[int, int]:
@@ -298,44 +302,30 @@ def serve_hours(
     )
 
 
-def cpu_train_seconds(
-    study: Study, model: str, condition: str, core_gflops: float = CPU_CORE_GFLOPS
-) -> float:
-    """Seconds of one run's job on a CPU.
-
-    Args:
-        core_gflops: of float32 matrix products on one of its cores; else of the machine whose
-            rates were measured.
-    """
+def cpu_train_seconds(study: Study, model: str, condition: str) -> float:
+    """Seconds of one run's job on the machine whose rates were measured (see `slowness`)."""
     flop = train_flop(study, model, condition)
     rate = cpu_gflops(parameters(study, model)) * 1e9
-    return (CPU_START_SECONDS + flop / rate) * CPU_CORE_GFLOPS / core_gflops
+    return CPU_START_SECONDS + flop / rate
 
 
-def cpu_serve_seconds(
-    study: Study,
-    model: str,
-    members: Sequence[grid.Run] | None = None,
-    core_gflops: float = CPU_CORE_GFLOPS,
-) -> float:
-    """Seconds of answers on a CPU: engines' starts, reading, writing.
+def cpu_serve_seconds(study: Study, model: str, members: Sequence[grid.Run] | None = None) -> float:
+    """Seconds of answers on that machine: engines' starts, reading, writing.
 
     Reading is bound by arithmetic at the rate of training, writing by the measured rates.
 
     Args:
         members: only these runs, which share an engine; else all of the model's.
-        core_gflops: as in `cpu_train_seconds`.
     """
     read, written = answer_tokens(study, model, members)
     size = parameters(study, model)
     starts = 1 if members is not None else sum(name == model for name, _ in study.chunks)
     reading = 2.0 * size * read / (cpu_gflops(size) * 1e9)
-    seconds = starts * CPU_ENGINE_SECONDS + reading + written / cpu_tokens_a_second(size)
-    return seconds * CPU_CORE_GFLOPS / core_gflops
+    return starts * CPU_ENGINE_SECONDS + reading + written / cpu_tokens_a_second(size)
 
 
-def score_seconds(study: Study, core_gflops: float = CPU_CORE_GFLOPS) -> float:
-    """Seconds of all verdicts on a CPU: a job's start, and the programs that are run."""
+def score_seconds(study: Study) -> float:
+    """Seconds of all verdicts on that machine: a job's start, and the programs that are run."""
     programs = 0.0
     interim_steps = len(study.served_steps) - 1
     for name, benchmark in study.benchmarks.items():
@@ -343,26 +333,33 @@ def score_seconds(study: Study, core_gflops: float = CPU_CORE_GFLOPS) -> float:
             last, interim = items_asked(name, benchmark)
             runs = len(study.runs) * (last + interim_steps * interim) + len(study.models) * last
             programs += runs * benchmark.samples
-    seconds = len(study.all_runs) * SCORE_SECONDS + programs / PROGRAMS_A_SECOND
-    return seconds * CPU_CORE_GFLOPS / core_gflops
+    return len(study.all_runs) * SCORE_SECONDS + programs / PROGRAMS_A_SECOND
 
 
-def cpu_make_seconds(study: Study, model: str, core_gflops: float = CPU_CORE_GFLOPS) -> float:
-    """Seconds of making a base model on a CPU, fetching apart.
+def cpu_make_seconds(study: Study, model: str) -> float:
+    """Seconds of making a base model on that machine, fetching apart.
 
     An embedded one is trained: 6 operations a parameter and token, 8 rows of 128 tokens a step; one
     that is scaled up goes on as the larger one.
     """
     spec = study.models[model]
-    seconds = CPU_FOLDER_SECONDS
-    if isinstance(spec, EmbeddedModel):
-        size = parameters(study, model)
-        flop = 6.0 * size * 8 * 128 * (spec.upscale.steps if spec.upscale else spec.steps)
-        if spec.upscale:
-            alone = 13.0 * spec.hidden_size**2 * spec.layers + 1620.0 * spec.hidden_size
-            flop += 6.0 * alone * 8 * 128 * spec.steps
-        seconds = CPU_START_SECONDS + flop / (cpu_gflops(size) * CPU_PACKED * 1e9)
-    return seconds * CPU_CORE_GFLOPS / core_gflops
+    if not isinstance(spec, EmbeddedModel):
+        return CPU_FOLDER_SECONDS
+    size = parameters(study, model)
+    flop = 6.0 * size * 8 * 128 * (spec.upscale.steps if spec.upscale else spec.steps)
+    if spec.upscale:
+        alone = _embedded_parameters(spec.hidden_size, spec.layers)
+        flop += 6.0 * alone * 8 * 128 * spec.steps
+    return CPU_START_SECONDS + flop / (cpu_gflops(size) * CPU_PACKED * 1e9)
+
+
+def slowness(core_gflops: float) -> float:
+    """How many times as long as there all of it takes.
+
+    Args:
+        core_gflops: of float32 matrix products on one core of another CPU.
+    """
+    return CPU_CORE_GFLOPS / core_gflops
 
 
 @dataclass(frozen=True)
@@ -385,17 +382,18 @@ def cpu_seconds(
     Args:
         other_jobs: those that are neither models, runs, answers nor scores.
         cores: an estimate of the whole fills all of them at all times.
-        core_gflops: as in `cpu_train_seconds`.
+        core_gflops: as in `slowness`.
     """
-    models = sum(cpu_make_seconds(study, m, core_gflops) for m in study.models)
-    training = sum(
-        cpu_train_seconds(study, m, c, core_gflops) * len(study.seeds)
+    times = slowness(core_gflops)
+    models = times * sum(cpu_make_seconds(study, m) for m in study.models)
+    training = times * sum(
+        cpu_train_seconds(study, m, c) * len(study.seeds)
         for m in study.models
         for c in study.conditions
     )
-    answers = sum(cpu_serve_seconds(study, m, core_gflops=core_gflops) for m in study.models)
-    scores = score_seconds(study, core_gflops)
-    others = other_jobs * CPU_TABLE_SECONDS * CPU_CORE_GFLOPS / core_gflops
+    answers = times * sum(cpu_serve_seconds(study, m) for m in study.models)
+    scores = times * score_seconds(study)
+    others = times * other_jobs * CPU_TABLE_SECONDS
     trainers = min(study.training.threads * study.training.processes, cores)
     busy = models + trainers * training + min(study.generations.threads, cores) * answers
     whole = (busy + scores + others) / cores

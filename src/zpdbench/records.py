@@ -19,6 +19,7 @@ from typing import Any
 
 from zpdbench import files, grid
 from zpdbench.errors import UserError
+from zpdbench.images import containers
 from zpdbench.study import Study, load, parse
 
 WILDCARDS = ("model", "condition", "seed", "chunk", "benchmark", "corpus")
@@ -227,11 +228,10 @@ def machine() -> dict[str, Any]:
 
 def _image_digests(image: Path) -> dict[str, str] | None:
     """What was recorded beside an image when it was built; None if nothing was."""
-    try:
-        facts = json.loads(image.with_suffix(".json").read_text("utf-8"))
-        return {name: str(facts[name]) for name in _IMAGE_DIGESTS}
-    except (OSError, ValueError, KeyError, TypeError):
+    facts = containers.read_facts(image)
+    if not facts.keys() >= set(_IMAGE_DIGESTS):
         return None
+    return {name: str(facts[name]) for name in _IMAGE_DIGESTS}
 
 
 def _cpu() -> tuple[str, list[str]]:

@@ -159,10 +159,14 @@ def verify_image(path: Path) -> None:
         )
 
 
+def _facts_file(image: Path) -> Path:
+    return image.with_suffix(".json")
+
+
 def read_facts(image: Path) -> dict[str, object]:
     """What `build-image` recorded beside an image; empty if there is no such record."""
     try:
-        facts = json.loads(image.with_suffix(".json").read_text("utf-8"))
+        facts = json.loads(_facts_file(image).read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return facts if isinstance(facts, dict) else {}
@@ -230,8 +234,8 @@ def _readable(study: Study, root: Path, given: Mapping[str, object]) -> list[str
     """
     folders = [str(root), *(m.path for m in study.models.values() if isinstance(m, LocalModel))]
     folders.append(study.images.folder)
-    images = [getattr(study.images, stage) or "" for stage in names.STAGES]
-    folders += [re.sub(r"\.[^./]+$", ".json", image) for image in images if "://" not in image]
+    images = [getattr(study.images, stage) for stage in names.STAGES]
+    folders += [str(_facts_file(Path(image))) for image in images if image and "://" not in image]
     folders += [str(given[k]) for k in ("bundle", "data", "signers", "signature") if k in given]
     if "bundle" in given:
         # Where `verify` looks for a signature that it is not given.

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zpdbench.artifacts.layout import TRAINING_FIGURES
 from zpdbench.errors import UserError
 from zpdbench.report import draw_figures, evidence
 from zpdbench.report.draw_figures import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-FIGURES = ("window", "difficulty")
 
 
 def draw_window(traces: evidence.Traces) -> Figure:
@@ -99,7 +98,7 @@ def main(args: argparse.Namespace) -> None:
     Raises:
         UserError: another name, or no such corpus.
     """
-    wanted = draw_figures.by_name(args.out, FIGURES)
+    wanted = draw_figures.by_name(args.out, TRAINING_FIGURES)
     if not Path(args.corpus).is_file():
         raise UserError("no such corpus", where=str(args.corpus), fix="make it first")
     corpus = evidence.read_corpus(args.corpus)

@@ -76,7 +76,7 @@ def _check_values(kept: pl.DataFrame, text: pl.DataFrame, path: str) -> None:
     line = bad["_line"][0]
     column = next(c for c, is_wrong in wrong.items() if bad.select(is_wrong).item())
     value = text[column][line - 2]
-    shown = "NA" if value in (None, "NA") else repr(value)
+    shown = "NA" if value is None else repr(value)
     what = {"value": "score in [0, 1]", "n_items": "number of items", "items": "full or subset"}
     raise UserError(
         f"{column} is {shown}, no {what.get(column, 'value for this column')}",

@@ -79,12 +79,11 @@ def missing_cells(problems: Sequence[str]) -> str:
     return f"{len(problems)} cells missing ({', '.join(problems[:3])}{more})"
 
 
-def require_complete(problems: Sequence[str], *, named: str = "model/condition/seed") -> None:
+def require_complete(problems: Sequence[str]) -> None:
     """Refuse a grid with gaps, of which nobody said that they may be there.
 
     Args:
-        problems: the missing cells.
-        named: what their names are made of.
+        problems: the missing cells, as model/condition/seed.
 
     Raises:
         UserError: naming the first of them.
@@ -92,7 +91,8 @@ def require_complete(problems: Sequence[str], *, named: str = "model/condition/s
     if problems:
         more = " ..." if len(problems) > 6 else ""
         raise UserError(
-            f"{len(problems)} cells are missing ({named}): {', '.join(problems[:6])}{more}",
+            f"{len(problems)} cells are missing (model/condition/seed): "
+            f"{', '.join(problems[:6])}{more}",
             fix="score them, or ask for what is complete by --interim",
         )
 
