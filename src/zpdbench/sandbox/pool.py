@@ -507,12 +507,17 @@ class Pool:
     def _choose_mode(self) -> None:
         """Take the first way in which all layers stand but waived ones; keep what it started."""
         problems: dict[str, dict[str, str]] = {}
+        bare = self.waive >= {"namespaces", "root"}
         for mode in modes():
             self.mode, self.missing = mode, {}
             worker = _Worker(self)
             try:
                 worker.prepare()
             except StartError as error:
+                if mode == "bare" and bare:
+                    # It needs none of the layers that the other ways start by.
+                    worker.close()
+                    raise
                 problems[mode] = {"namespaces": str(error), "root": str(error)}
             except MissingLayer as error:
                 problems[mode] = error.missing
@@ -521,7 +526,6 @@ class Pool:
                 return
             worker.close()
         # Of the ways that may be taken here, what the best one lacks is worth telling.
-        bare = self.waive >= {"namespaces", "root"}
         best = problems["bare"] if bare else problems.get("switch") or problems["user"]
         raise NoSandboxError(
             explain(best, self.waive),
@@ -654,8 +658,7 @@ def explain(missing: dict[str, str], waive: Collection[str]) -> str:
     """One line that names each missing layer, why it is missing and what helps."""
     lines = [
         f"the sandbox lacks its layer {layer!r} ({missing[layer]}): {_FIXES.get(layer, '')}"
-        # A sandbox that does not start for lack of what is waived lacks something else as well.
-        for layer in sorted(set(missing) - set(waive)) or sorted(missing)
+        for layer in sorted(set(missing) - set(waive))
     ]
     return "; ".join(lines) + "; or waive it in the configuration"
 
