@@ -88,7 +88,8 @@ def test_scores_onto_a_full_disk(micro: Workspace, tmp_path: Path) -> None:
     command += ["--items", *map(str, sorted(results.glob("items/*.parquet")))]
     done = on_small_disk(disk, *command, "--out", str(disk / made.name))
     assert done.returncode == 2, done.stderr
-    (line,) = done.stderr.splitlines()
+    *progress, line = done.stderr.splitlines()
+    assert all(told.startswith("programs: ") for told in progress)
     assert line.startswith(f"zpdbench score-run: {disk / made.name}: the disk is full")
     assert done.stdout.split() == ["fill"]
     again = tmp_path / made.name
