@@ -15,9 +15,11 @@ Needs the results folder of a study that has run: its checkpoint and its adapter
 `--grid CxS` takes the first C conditions and S seeds: C x S adapters. Items are made anew, without
 a chat template; both sides get the same prompts, choices, stop strings and limits.
 
-`harness` alternates: the peer's command line runs once an adapter (model hf, float32, on local task
-files over those items), then one real generate-chunk with an empty cache answers for all adapters
-(and for the base, and its checks, which the peer does not). Whole processes are timed.
+`harness` alternates: the peer's command line runs for the base and once an adapter (model hf,
+float32, on local task files over those items), then one real generate-chunk with an empty cache
+answers for all of them (and makes its checks, which the peer does not). Whole processes are timed.
+The bar is held against the same answers on both sides; the ratio without the peer's base is printed
+beside it.
 `--lean-peer` calls the peer's library instead, without the listing of its own thousands of tasks.
 `adapters` times generate-chunk on several grids: the marginal cost of an adapter, in per cent of a
 job for the first. `prefix` asks MMLU 5-shot with and without prefix reuse; answers must be equal.
@@ -57,7 +59,8 @@ from lm_eval.tasks import TaskManager
 checkpoint, adapter, folder, tasks, batch = sys.argv[1:]
 simple_evaluate(
     model="hf",
-    model_args={"pretrained": checkpoint, "peft": adapter, "dtype": "float32"},
+    model_args={"pretrained": checkpoint, "dtype": "float32"}
+    | ({"peft": adapter} if adapter else {}),
     tasks=tasks.split(","),
     task_manager=TaskManager(include_path=folder, include_defaults=False),
     device="cpu",
@@ -191,15 +194,19 @@ def write_tasks(items: Mapping[str, Path], folder: Path) -> list[str]:
 
 
 def harness_command(
-    args: argparse.Namespace, checkpoint: Path, adapter: Path, folder: Path, tasks: list[str]
+    args: argparse.Namespace,
+    checkpoint: Path,
+    adapter: Path | None,
+    folder: Path,
+    tasks: list[str],
 ) -> list[str]:
-    """The peer's process for one adapter: its command line, or the leanest use of its library."""
+    """The peer's process for the base or one adapter: its command line, or its library leanly."""
     if args.lean_peer:
-        words = [checkpoint, adapter, folder, ",".join(tasks), args.batch_size]
+        words = [checkpoint, adapter or "", folder, ",".join(tasks), args.batch_size]
         return [args.peer, "-c", LEAN, *map(str, words)]
+    model = f"pretrained={checkpoint},dtype=float32" + (f",peft={adapter}" if adapter else "")
     return [
-        args.peer, "-m", "lm_eval", "run", "--model", "hf",
-        "--model_args", f"pretrained={checkpoint},peft={adapter},dtype=float32",
+        args.peer, "-m", "lm_eval", "run", "--model", "hf", "--model_args", model,
         "--tasks", ",".join(tasks), "--include_path", str(folder),
         "--device", "cpu", "--batch_size", str(args.batch_size),
     ]  # fmt: skip
@@ -211,25 +218,33 @@ def harness(args: argparse.Namespace, folder: Path) -> bool:
     grid = Grid(args, size, folder / "grid")
     tasks = write_tasks(grid.items, folder / "tasks")
     step = f"step{grid.study.training.steps}"
-    ours, theirs = [], []
+    weights = [None, *(adapter / step for adapter in grid.adapters)]
+    ours, theirs, base = [], [], []
     for number in range(args.rounds):
-        peer = 0.0
-        for adapter in grid.adapters:
-            peer += run(
-                harness_command(args, grid.checkpoint, adapter / step, folder / "tasks", tasks),
+        peer = [
+            run(
+                harness_command(args, grid.checkpoint, adapter, folder / "tasks", tasks),
                 folder / "peer.log",
                 HF_HUB_OFFLINE="1",
                 HF_HOME=str(folder / "hf"),
                 OMP_NUM_THREADS=str(args.threads),
                 PYTHONPATH="",
             )
-        theirs.append(peer)
+            for adapter in weights
+        ]
+        theirs.append(sum(peer))
+        base.append(peer[0])
         ours.append(grid.answer(number))
-        print(f"round {number}\tlm-eval {peer:.1f} s\tzpdbench {ours[-1]:.1f} s", flush=True)
-    one, other = statistics.median(theirs), statistics.median(ours)
+        print(
+            f"round {number}\tlm-eval {theirs[-1]:.1f} s ({peer[0]:.1f} s the base)\t"
+            f"zpdbench {ours[-1]:.1f} s",
+            flush=True,
+        )
+    one, other, without = map(statistics.median, (theirs, ours, base))
     print(
-        f"{len(grid.adapters)} adapters\tlm-eval {one:.1f} s\tzpdbench {other:.1f} s\t"
-        f"{one / other:.2f} times faster"
+        f"the base and {len(grid.adapters)} adapters\tlm-eval {one:.1f} s\t"
+        f"zpdbench {other:.1f} s\t{one / other:.2f} times as fast\n"
+        f"without the peer's base\t{(one - without) / other:.2f} times as fast"
     )
     return reached(one / other, args.bar, "times as fast", at_most=False)
 
