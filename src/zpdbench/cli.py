@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from zpdbench import __version__
 from zpdbench.errors import UserError
@@ -513,5 +515,19 @@ def _tell_full(args: argparse.Namespace, error: Exception) -> None:
             sys.stdout.close()
 
 
+def program() -> NoReturn:
+    """The console script: `main`, and an end that does not take down what is in memory.
+
+    Python looks once more through the million objects that torch and vLLM hold as it ends, for up
+    to 4 s. Exit handlers run as ever; what was printed is written out by then.
+    """
+    code = main()
+    atexit._run_exitfuncs()
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    program()
