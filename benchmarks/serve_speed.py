@@ -141,7 +141,7 @@ class Grid:
 
 def zpdbench(*words: str) -> list[str]:
     """The command line of this interpreter's zpdbench."""
-    start = "import sys; from zpdbench.cli import main; sys.exit(main())"
+    start = "from zpdbench.cli import program; program()"
     return [sys.executable, "-c", start, *words]
 
 
