@@ -54,3 +54,19 @@ def test_probes_are_spread_from_first_to_last(count: int, wanted: int) -> None:
     assert chosen == sorted(chosen)
     if count and wanted > 1:
         assert (chosen[0], chosen[-1]) == (0, count - 1)
+
+
+@pytest.mark.parametrize(
+    ("costs", "kinds", "budget", "kept"),
+    [
+        ([1, 1, 1, 1], "tttt", 3, [0, 1, 2]),
+        ([9, 1, 9, 1], "ttcc", 20, [0, 1, 2, 3]),
+        ([9, 1, 9, 1], "ttcc", 0, [0, 2]),
+        ([2, 5, 1, 1], "tttc", 4, [0, 2, 3]),
+        ([], "", 5, []),
+    ],
+)
+def test_probes_keep_to_their_budget_but_for_one_of_each_kind(
+    costs: list[int], kinds: str, budget: int, kept: list[int]
+) -> None:
+    assert trust.affordable(costs, list(kinds), budget) == kept

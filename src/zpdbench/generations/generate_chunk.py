@@ -48,7 +48,11 @@ if TYPE_CHECKING:
     from zpdbench.engines.tokens import Tokens
 
 PROBES = 8
-"""Prompts asked once more, alone."""
+"""Prompts asked once more, alone, at most."""
+PROBE_SHARE = 0.05
+"""Of a job's work may go to them, but for one prompt of each kind."""
+ALONE = 16
+"""Tokens of a prompt that cost as much as one generated alone, as one reads all weights anew."""
 CANARY_ITEMS = 8
 """Items a benchmark that the base is asked for comparison, where it is not in the chunk itself."""
 
@@ -356,7 +360,7 @@ class Job:
 
     def _kept(self, what: str) -> Path:
         """Where the cache keeps what was found about these cells together."""
-        key = files.digest([what, PROBES, sorted({c.key for c in self.cells})])
+        key = files.digest([what, PROBES, PROBE_SHARE, sorted({c.key for c in self.cells})])
         return self.cache.folder.parent / f"{what}s" / f"{key}.json"
 
     def engine(self, cell: Cell) -> Engine:
@@ -502,9 +506,7 @@ class Job:
         except (OSError, ValueError, TypeError):
             pass
         pairs = []
-        for number, index in enumerate(trust.spread(len(self.cells), PROBES)):
-            cell = self.cells[index]
-            item_id = cell.items[number * 7919 % len(cell.items)]
+        for cell, item_id in self._probed():
             engine = self.engine(cell)
             if hasattr(engine, "forget"):
                 engine.forget()
@@ -517,6 +519,28 @@ class Job:
             f"{self.model}: {self.probe.equal} of {self.probe.asked} prompts answered alone as in "
             f"the batch; largest difference of a log-likelihood {self.probe.largest:.1g}"
         )
+
+    def _probed(self) -> list[tuple[Cell, str]]:
+        """Prompts to ask alone: spread over the cells, within `PROBE_SHARE` of the work."""
+
+        def work(cell: Cell, item_id: str, each_generated: int) -> int:
+            prompt = self.prompts[cell.benchmark][item_id]
+            return len(prompt.ids) + each_generated * self._of(cell)[item_id]["n_tokens"]
+
+        chosen = [
+            (
+                self.cells[index],
+                self.cells[index].items[number * 7919 % len(self.cells[index].items)],
+            )
+            for number, index in enumerate(trust.spread(len(self.cells), PROBES))
+        ]
+        whole = sum(work(cell, item_id, 1) for cell in self.cells for item_id in cell.items)
+        kept = trust.affordable(
+            [work(cell, item_id, ALONE) for cell, item_id in chosen],
+            [bool(self.prompts[cell.benchmark][item_id].choices) for cell, item_id in chosen],
+            PROBE_SHARE * whole,
+        )
+        return [chosen[i] for i in kept]
 
     def _of(self, cell: Cell) -> dict[str, Row]:
         return self.rows[cell.key]

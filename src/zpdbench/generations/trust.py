@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,3 +80,14 @@ def spread(count: int, wanted: int) -> list[int]:
     if wanted == 1:
         return [0]
     return [i * (count - 1) // (wanted - 1) for i in range(wanted)]
+
+
+def affordable(costs: Sequence[float], kinds: Sequence[Hashable], budget: float) -> list[int]:
+    """Indices, in order, of what is bought: the first of each kind, then whatever still fits."""
+    kept = {kinds.index(kind) for kind in kinds}
+    spent = sum(costs[i] for i in kept)
+    for index, cost in enumerate(costs):
+        if index not in kept and spent + cost <= budget:
+            kept.add(index)
+            spent += cost
+    return sorted(kept)
