@@ -3,7 +3,8 @@
     python benchmarks/serve_speed.py harness --results results/smol \
         --model smol --grid 2x2 --peer PEER_PYTHON --rounds 3 \
         --benchmarks '{"gsm8k": {"source": "files", "items": 4},
-                       "mmlu": {"source": "files", "items": 20}}'
+                       "mmlu": {"source": "files", "items": 20, "num_fewshot": 5,
+                                "tasks": ["anatomy", "astronomy"]}}'
     python benchmarks/serve_speed.py harness --results results \
         --model mini-qwen --grid 2x4 --peer PEER_PYTHON --rounds 3
     python benchmarks/serve_speed.py adapters --results results \
