@@ -118,7 +118,7 @@ def folder(crate: Path, tmp_path: Path) -> Path:
 
 
 def test_exchanged_adapters_are_found_by_level_3(folder: Path, clone: Path, tmp_path: Path) -> None:
-    """Every answer is said to come from the other condition's weights, consistently all through."""
+    """Answers are said to come from the other condition's weights, consistently all through."""
     for one in sorted(folder.glob("adapters/*/random/*")):
         other = folder / f"adapters/{one.parent.parent.name}/zpd/{one.name}"
         spare = tmp_path / "spare"
@@ -134,6 +134,7 @@ def test_exchanged_adapters_are_found_by_level_3(folder: Path, clone: Path, tmp_
                 row["adapter"] = _digest(where / f"s{row['seed']}/step{row['step']}")
             rows.append(row)
         pl.DataFrame(rows, schema=frame.schema).write_parquet(answers, compression="zstd")
+    tampering.recompute(folder)
     tampering.forge(folder)
     code, rows_ = verify(folder, clone, tmp_path / "v.tsv", "--level", "2")
     assert code == 0 and not differing(rows_)
@@ -153,6 +154,7 @@ def test_another_learning_rate_is_found_by_level_4(
     folder: Path, clone: Path, tmp_path: Path
 ) -> None:
     tampering._config(folder, lambda value: value["training"].update(learning_rate=1e-6))
+    tampering.recompute(folder)
     tampering.forge(folder)
     code, rows = verify(folder, clone, tmp_path / "v.tsv", "--level", "2")
     assert code == 0 and not differing(rows)
