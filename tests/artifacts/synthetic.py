@@ -157,6 +157,14 @@ def statistics(loaded: study.Study, lock: Path) -> None:
     )
 
 
+def training_figures(loaded: study.Study, lock: Path, out: list[str]) -> None:
+    """The figures drawn from traces and corpus."""
+    paths = loaded.paths
+    adapters = [paths.adapter(*run) for run in loaded.runs]
+    corpus = ("--corpus", paths.corpus(loaded.corpus.name))
+    _verb("draw-training", lock, "--adapters", *adapters, *corpus, "--out", *out)
+
+
 def generations(loaded: study.Study, members: list[grid.Run]) -> pl.DataFrame:
     """Answers of a chunk's runs, right with a chance that depends on the run and step."""
     rows = []

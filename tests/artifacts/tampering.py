@@ -95,6 +95,11 @@ def recompute(folder: Path) -> None:
     _forge_adapters(folder, loaded)
     _forge_records(folder, study.parse(value))
     synthetic.statistics(loaded, folder / layout.STUDY)
+    drawn = [
+        loaded.paths.figure(f"{n}.{k}") for n in layout.TRAINING_FIGURES for k in ("svg", "png")
+    ]
+    if all(Path(name).is_file() for name in drawn):
+        synthetic.training_figures(loaded, folder / layout.STUDY, drawn)
     for path in sorted(folder.rglob("*.timing.*")):
         path.unlink()
 
