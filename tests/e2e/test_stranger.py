@@ -20,6 +20,8 @@ import pytest
 pytestmark = pytest.mark.slow
 
 LEFT_OUT = (".git", ".venv", ".cache", ".snakemake", "results", "__pycache__", "*.egg-info")
+APART = ("PYTHONPATH", "ZPDBENCH_CACHE", "ZPDBENCH_DATA")
+"""Of the environment, what a stranger has not set."""
 PACKAGES = {"spaced": "condition", "kr_humaneval": "benchmark"}
 
 
@@ -33,7 +35,7 @@ class Clone:
     def run(self, command: str, *arguments: str, code: int = 0) -> str:
         """What a command printed, both streams; it must end with this code."""
         environment = {
-            k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "ZPDBENCH_CACHE")
+            k: v for k, v in os.environ.items() if k not in APART
         }
         environment["PATH"] = f"{self.venv / 'bin'}{os.pathsep}{os.environ['PATH']}"
         done = subprocess.run(
