@@ -34,9 +34,7 @@ class Clone:
 
     def run(self, command: str, *arguments: str, code: int = 0) -> str:
         """What a command printed, both streams; it must end with this code."""
-        environment = {
-            k: v for k, v in os.environ.items() if k not in APART
-        }
+        environment = {k: v for k, v in os.environ.items() if k not in APART}
         environment["PATH"] = f"{self.venv / 'bin'}{os.pathsep}{os.environ['PATH']}"
         done = subprocess.run(
             [str(self.venv / "bin" / command), *arguments],
