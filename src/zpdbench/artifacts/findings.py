@@ -203,7 +203,8 @@ def _sentence(table: Table) -> str:
         shown = ", ".join(map(str, sorted(levels)))
         return f"Nothing differs, but what matters at level {shown} could not be checked."
     left = table.count(NOT_CHECKED)
-    return "All that was checked holds" + (f"; {left} things were not checked." if left else ".")
+    things = "1 thing was" if left == 1 else f"{left} things were"
+    return "All that was checked holds" + (f"; {things} not checked." if left else ".")
 
 
 _STYLE = """
@@ -212,6 +213,7 @@ main { max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; margin: .5rem 0 1.5rem; font-size: .87rem; }
 th, td { text-align: left; vertical-align: top; padding: .25rem .6rem; overflow-wrap: anywhere;
   border-bottom: 1px solid color-mix(in srgb, currentColor 20%, transparent); }
+th { overflow-wrap: normal; }
 .verdict { font-size: 1.15rem; padding: .7rem 1rem; border-left: .35rem solid #888; }
 .holds { border-color: #1a7f37; } .differs { border-color: #cf222e; }
 tr.differs td:nth-child(6) { color: #cf222e; font-weight: 600; }
