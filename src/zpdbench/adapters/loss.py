@@ -21,7 +21,7 @@ def chunk_rows(vocabulary: int) -> int:
 
 
 def _logsumexp(logits: Tensor) -> Tensor:
-    """Of each row, shape (rows, 1): some rows at a time, as torch's needs a copy of its argument."""
+    """Of each row, shape (rows, 1): some rows at a time, as torch's copies its argument."""
     rows = max(1, CHUNK // 8 // logits.shape[1])
     return torch.cat([part.logsumexp(-1, keepdim=True) for part in logits.split(rows)])
 
