@@ -20,12 +20,6 @@ def chunk_rows(vocabulary: int) -> int:
     return min(max(CHUNK // vocabulary, 16), ROWS)
 
 
-def _logsumexp(logits: Tensor) -> Tensor:
-    """Of each row, shape (rows, 1): some rows at a time, as torch's copies its argument."""
-    rows = max(1, CHUNK // 8 // logits.shape[1])
-    return torch.cat([part.logsumexp(-1, keepdim=True) for part in logits.split(rows)])
-
-
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """Summed cross-entropy of `hidden @ head'`, its gradients made chunk by chunk in forward.
 
@@ -45,7 +39,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             h = hidden[part].to(head.dtype)
             target = targets[part, None]
             logits = (h @ head.T).float()
-            normaliser = _logsumexp(logits)
+            normaliser = logits.logsumexp(-1, keepdim=True)
             losses[part] = (normaliser - logits.gather(-1, target))[:, 0]
             if d_hidden is None and d_head is None:
                 continue
