@@ -76,8 +76,12 @@ def test_what_is_printed_onto_a_full_disk() -> None:
 
 
 @pytest.mark.slow
-def test_scores_onto_a_full_disk(micro: Workspace, tmp_path: Path) -> None:
+def test_scores_onto_a_full_disk(
+    micro: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The disk is full in the middle; with space again, the same command gives the same bytes."""
+    # Its own, as verdicts remembered from another run are told on standard output.
+    monkeypatch.setenv("ZPDBENCH_CACHE", str(tmp_path / "cache"))
     run, disk = ("mini-qwen", "zpd", "0"), tmp_path / "disk"
     results = micro.results
     made = results / f"scores/{run[0]}/{run[1]}/s{run[2]}.parquet"
