@@ -17,6 +17,7 @@ import polars as pl
 
 from zpdbench import cli, files, grid, records, study
 from zpdbench.adapters import trace
+from zpdbench.artifacts import level1
 from zpdbench.benchmarks import items as benchmark_items
 
 COLUMNS = [
@@ -157,11 +158,12 @@ def statistics(loaded: study.Study, lock: Path) -> None:
     )
 
 
-def training_figures(loaded: study.Study, lock: Path, out: list[str]) -> None:
+def training_figures(loaded: study.Study, lock: Path) -> None:
     """The figures drawn from traces and corpus."""
     paths = loaded.paths
     adapters = [paths.adapter(*run) for run in loaded.runs]
     corpus = ("--corpus", paths.corpus(loaded.corpus.name))
+    out = [f"{paths.results}/{name}" for name in level1.TRAINING_FIGURES]
     _verb("draw-training", lock, "--adapters", *adapters, *corpus, "--out", *out)
 
 

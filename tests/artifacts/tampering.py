@@ -23,7 +23,7 @@ import yaml
 
 from tests.artifacts import synthetic
 from zpdbench import cli, files, grid, study
-from zpdbench.artifacts import crate, evidence, layout, manifest
+from zpdbench.artifacts import crate, evidence, layout, level1, manifest
 
 NAIVE, REHASH, FORGE, RECOMPUTE = "naive", "rehash", "forge", "recompute"
 Draw = random.Random
@@ -95,11 +95,8 @@ def recompute(folder: Path) -> None:
     _forge_adapters(folder, loaded)
     _forge_records(folder, study.parse(value))
     synthetic.statistics(loaded, folder / layout.STUDY)
-    drawn = [
-        loaded.paths.figure(f"{n}.{k}") for n in layout.TRAINING_FIGURES for k in ("svg", "png")
-    ]
-    if all(Path(name).is_file() for name in drawn):
-        synthetic.training_figures(loaded, folder / layout.STUDY, drawn)
+    if all((folder / name).is_file() for name in level1.TRAINING_FIGURES):
+        synthetic.training_figures(loaded, folder / layout.STUDY)
     for path in sorted(folder.rglob("*.timing.*")):
         path.unlink()
 
