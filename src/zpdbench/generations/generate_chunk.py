@@ -51,6 +51,8 @@ PROBES = 8
 """Prompts asked once more, alone, at most."""
 PROBE_SHARE = 0.05
 """Of a job's work may go to them, but for one prompt of each kind."""
+PROBE_TOKENS = 2048
+"""So much may go to them in any case: a small job asks all."""
 ALONE = 16
 """Tokens of a prompt that cost as much as one generated alone, as one reads all weights anew."""
 CANARY_ITEMS = 8
@@ -360,7 +362,9 @@ class Job:
 
     def _kept(self, what: str) -> Path:
         """Where the cache keeps what was found about these cells together."""
-        key = files.digest([what, PROBES, PROBE_SHARE, sorted({c.key for c in self.cells})])
+        key = files.digest(
+            [what, PROBES, PROBE_SHARE, PROBE_TOKENS, sorted({c.key for c in self.cells})]
+        )
         return self.cache.folder.parent / f"{what}s" / f"{key}.json"
 
     def engine(self, cell: Cell) -> Engine:
@@ -521,24 +525,21 @@ class Job:
         )
 
     def _probed(self) -> list[tuple[Cell, str]]:
-        """Prompts to ask alone: spread over the cells, within `PROBE_SHARE` of the work."""
+        """Prompts to ask alone: spread over the cells, within their part of the work."""
 
-        def work(cell: Cell, item_id: str, each_generated: int) -> int:
-            prompt = self.prompts[cell.benchmark][item_id]
-            return len(prompt.ids) + each_generated * self._of(cell)[item_id]["n_tokens"]
+        def work(row: Row, each_generated: int) -> int:
+            return int(row["n_prompt_tokens"] + each_generated * row["n_tokens"])
 
-        chosen = [
-            (
-                self.cells[index],
-                self.cells[index].items[number * 7919 % len(self.cells[index].items)],
-            )
-            for number, index in enumerate(trust.spread(len(self.cells), PROBES))
-        ]
-        whole = sum(work(cell, item_id, 1) for cell in self.cells for item_id in cell.items)
+        chosen = []
+        for number, index in enumerate(trust.spread(len(self.cells), PROBES)):
+            cell = self.cells[index]
+            chosen.append((cell, cell.items[number * 7919 % len(cell.items)]))
+        rows = [self._of(cell)[item_id] for cell, item_id in chosen]
+        whole = sum(work(row, 1) for cell in self.cells for row in self._of(cell).values())
         kept = trust.affordable(
-            [work(cell, item_id, ALONE) for cell, item_id in chosen],
-            [bool(self.prompts[cell.benchmark][item_id].choices) for cell, item_id in chosen],
-            PROBE_SHARE * whole,
+            [work(row, ALONE) for row in rows],
+            [bool(row["logprobs"]) for row in rows],
+            max(PROBE_SHARE * whole, PROBE_TOKENS),
         )
         return [chosen[i] for i in kept]
 
