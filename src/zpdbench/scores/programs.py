@@ -132,16 +132,22 @@ def _weakness(outcome: Outcome) -> str:
     return f"the sandbox lacked layers that are waived{bare}: {lacked}"
 
 
-def write_record(
-    path: Path, where: Sequence[Mapping[str, Any]], outcomes: Sequence[Outcome]
-) -> None:
+Judged = tuple[Mapping[str, Any], Outcome]
+"""What names a program in a file of scores (item_id, sample, ...), and what became of it."""
+
+
+def write_record(path: str | Path, judged: Sequence[Judged]) -> None:
     """Write beside scores how their programs were judged: `.timing.json`, no part of any digest.
+
+    To be called when the scores are there, so that none stands beside scores that failed.
 
     Args:
         path: the scores' file.
-        where: what names each program there (item_id, sample, ...).
-        outcomes: what became of it, in the same order.
+        judged: its programs in its order; nothing is written where there are none.
     """
+    if not judged:
+        return
+    outcomes = [outcome for _, outcome in judged]
     counts = Counter(o.status for o in outcomes)
     record = {
         "limits_seconds": sorted({o.limit_seconds for o in outcomes}),
@@ -153,10 +159,10 @@ def write_record(
         "retried": sum(o.retried for o in outcomes),
         "programs": [
             {**place, **{k: v for k, v in asdict(o).items() if k not in ("mode", "missing")}}
-            for place, o in zip(where, outcomes, strict=True)
+            for place, o in judged
         ],
     }
-    files.write_text(path.with_suffix(".timing.json"), json.dumps(record, indent=1) + "\n")
+    files.write_text(Path(path).with_suffix(".timing.json"), json.dumps(record, indent=1) + "\n")
 
 
 def _calibrated(

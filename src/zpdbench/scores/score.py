@@ -44,14 +44,13 @@ def main(args: argparse.Namespace) -> None:
     given = read_generations(
         args.generations, questions, allow_missing=getattr(args, "allow_missing", False)
     )
-    verdicts = judge(
+    verdicts, judged = judge(
         definition,
         questions,
         given,
         workers=getattr(args, "workers", None) or programs.workers_here(),
         cache=programs.cache_folder(),
         waive=getattr(args, "waive", None) or (),
-        record=Path(args.out),
     )
     flexible = all(v.correct_flexible is not None for v in verdicts)
     files.write_tsv(
@@ -63,6 +62,7 @@ def main(args: argparse.Namespace) -> None:
             for a, v in zip(given, verdicts, strict=True)
         ),
     )
+    programs.write_record(args.out, judged)
     print(summary(args.benchmark, given, verdicts))
 
 
@@ -137,15 +137,13 @@ def judge(
     workers: int,
     cache: Path | None,
     waive: Sequence[str] = (),
-    record: Path | None = None,
-) -> list[Verdict]:
-    """A verdict an answer, in the same order; how programs were judged goes beside `record`."""
+) -> tuple[list[Verdict], list[programs.Judged]]:
+    """A verdict an answer, in the same order; and how each was judged, if they are programs."""
     if definition.answer == "program":
         outcomes = _judge_programs(questions, given, workers, cache, waive)
-        if record is not None:
-            where = [{"item_id": a.item_id, "sample": a.sample} for a in given]
-            programs.write_record(record, where, outcomes)
-        return [Verdict(float(o.status == "passed"), o.status, "") for o in outcomes]
+        where = [{"item_id": a.item_id, "sample": a.sample} for a in given]
+        verdicts = [Verdict(float(o.status == "passed"), o.status, "") for o in outcomes]
+        return verdicts, list(zip(where, outcomes, strict=True))
     verdicts = []
     for answer in given:
         question = questions[answer.item_id]
@@ -156,7 +154,7 @@ def judge(
             verdicts.append(answers.judge_index(answer.text, question.gold, choices))
         else:
             verdicts.append(answers.judge_of(definition.answer)(answer.text, question.gold))
-    return verdicts
+    return verdicts, []
 
 
 def _judge_programs(

@@ -67,13 +67,12 @@ def main(args: argparse.Namespace) -> None:
     skipped = set(study.benchmarks) - set(asked)
     steps = read_steps(args.generations, run)
     docs = documents(asked)
-    statuses = judge_programs(
+    statuses, judged = judge_programs(
         docs,
         read_generations(args.generations, run, only=programs_of(asked)) if steps else [],
         workers=getattr(args, "workers", None) or 1,
         sandbox=study.sandbox,
         cache=programs.cache_folder(),
-        record=Path(args.out),
     )
     parts = []
     for step in sorted({*steps, *steps_of(study, run)}):
@@ -82,6 +81,7 @@ def main(args: argparse.Namespace) -> None:
         rows = verdicts(asked, given, docs, statuses)
         parts.append(table(run, rows))
     write(args.out, parts)
+    programs.write_record(args.out, judged)
     for name in asked:
         last = [r for r in rows if r["benchmark"] == name]
         mean = sum(r["correct"] for r in last) / len(last)
@@ -253,11 +253,8 @@ def judge_programs(
     workers: int,
     sandbox: studies.Sandbox,
     cache: Path | None,
-    record: Path | None = None,
-) -> dict[str, str]:
-    """The status of every program among the answers, by its key.
-
-    How they were judged goes beside `record`, the file of the scores.
+) -> tuple[dict[str, str], list[programs.Judged]]:
+    """The status of every program among the answers, by its key; and how each was judged.
 
     Raises:
         NoSandboxError: there are programs, and nothing here to run them in.
@@ -276,9 +273,10 @@ def judge_programs(
         waive=sandbox.waive,
         cache=cache,
     )
-    if record is not None and asked:
-        programs.write_record(record, where, [outcomes[p.key] for p in asked])
-    return {key: outcome.status for key, outcome in outcomes.items()}
+    judged: list[programs.Judged] = [
+        (place, outcomes[p.key]) for place, p in zip(where, asked, strict=True)
+    ]
+    return {key: outcome.status for key, outcome in outcomes.items()}, judged
 
 
 def verdicts(
