@@ -6,8 +6,8 @@ import json
 import os
 import platform
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -136,16 +136,19 @@ Judged = tuple[Mapping[str, Any], Outcome]
 """What names a program in a file of scores (item_id, sample, ...), and what became of it."""
 
 
-def write_record(path: str | Path, judged: Sequence[Judged]) -> None:
+@contextmanager
+def recorded(path: str | Path, judged: Sequence[Judged]) -> Iterator[None]:
     """Write beside scores how their programs were judged: `.timing.json`, no part of any digest.
 
-    To be called when the scores are there, so that none stands beside scores that failed.
+    The scores are written within: it takes its name once they are there, so that a full disk
+    leaves both or neither.
 
     Args:
         path: the scores' file.
         judged: its programs in its order; nothing is written where there are none.
     """
     if not judged:
+        yield
         return
     outcomes = [outcome for _, outcome in judged]
     counts = Counter(o.status for o in outcomes)
@@ -162,7 +165,9 @@ def write_record(path: str | Path, judged: Sequence[Judged]) -> None:
             for place, o in judged
         ],
     }
-    files.write_text(Path(path).with_suffix(".timing.json"), json.dumps(record, indent=1) + "\n")
+    with files.atomic_path(Path(path).with_suffix(".timing.json")) as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n", "utf-8", newline="\n")
+        yield
 
 
 def _calibrated(

@@ -53,16 +53,16 @@ def main(args: argparse.Namespace) -> None:
         waive=getattr(args, "waive", None) or (),
     )
     flexible = all(v.correct_flexible is not None for v in verdicts)
-    files.write_tsv(
-        args.out,
-        (*COLUMNS, "correct_flexible") if flexible else COLUMNS,
-        (
-            (a.item_id, a.sample, int(v.correct), v.status, v.extracted)
-            + ((int(v.correct_flexible or 0),) if flexible else ())
-            for a, v in zip(given, verdicts, strict=True)
-        ),
-    )
-    programs.write_record(args.out, judged)
+    with programs.recorded(args.out, judged):
+        files.write_tsv(
+            args.out,
+            (*COLUMNS, "correct_flexible") if flexible else COLUMNS,
+            (
+                (a.item_id, a.sample, int(v.correct), v.status, v.extracted)
+                + ((int(v.correct_flexible or 0),) if flexible else ())
+                for a, v in zip(given, verdicts, strict=True)
+            ),
+        )
     print(summary(args.benchmark, given, verdicts))
 
 

@@ -80,8 +80,8 @@ def main(args: argparse.Namespace) -> None:
         check_complete(study, run, asked, given, args.generations, step)
         rows = verdicts(asked, given, docs, statuses)
         parts.append(table(run, rows))
-    write(args.out, parts)
-    programs.write_record(args.out, judged)
+    with programs.recorded(args.out, judged):
+        write(args.out, parts)
     for name in asked:
         last = [r for r in rows if r["benchmark"] == name]
         mean = sum(r["correct"] for r in last) / len(last)
