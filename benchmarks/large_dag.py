@@ -39,7 +39,7 @@ def synthetic(seeds: int) -> dict[str, Any]:
 
 
 def measure(folder: Path, seeds: int = 32) -> dict[str, float]:
-    """Dry-run the study below `folder`.
+    """Dry-run the study below `folder`, in a process that had no other child: its peak counts too.
 
     Returns:
         cells, jobs, seconds (of the clock), processor_seconds and memory_mb (the largest).

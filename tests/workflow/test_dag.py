@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -10,7 +11,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks import large_dag
 from zpdbench import plan, study
 
 SNAKEMAKE = [str(Path(sys.executable).parent / "snakemake")]
@@ -117,8 +117,12 @@ def test_a_dry_run_reads_well(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_cells_are_planned_in_a_minute(tmp_path: Path) -> None:
-    found = large_dag.measure(tmp_path)
+def test_a_hundred_thousand_cells_are_planned_in_a_minute(root: Path, tmp_path: Path) -> None:
+    # A process of its own: the largest child of this one is another test's, say a served model.
+    command = [sys.executable, "benchmarks/large_dag.py", "--folder", tmp_path]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
+    found = json.loads(done.stdout)
     assert found["cells"] >= 100_000
     # Of the processor: the clock's depends on what else this machine does.
     assert found["processor_seconds"] < 60
