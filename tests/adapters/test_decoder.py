@@ -158,6 +158,27 @@ def test_a_frozen_norm_has_the_bits_of_torch_s() -> None:
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_swiglu_has_the_bits_of_single_operations_and_keeps_two_tensors(
+    dtype: torch.dtype,
+) -> None:
+    torch.manual_seed(0)
+    gate, up, grown = (torch.randn(50, 96, dtype=dtype) * 4 for _ in range(3))
+    found, kept = [], []
+    for apply in (lambda g, u: torch.nn.functional.silu(g) * u, decoder.swiglu):
+        leaves = [t.clone().requires_grad_() for t in (gate, up)]
+        saved: list[torch.Tensor] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, s=saved: s.append(t) or t, id):
+            made = apply(*leaves)
+        kept.append(len({t.data_ptr() for t in saved}))
+        made = apply(*leaves)
+        made.backward(grown)
+        found.append((made, *(leaf.grad for leaf in leaves)))
+    for one, other in zip(*found, strict=True):
+        assert one is not None and torch.equal(one, other)
+    assert kept == [3, 2]
+
+
 def test_gradient_checkpointing_changes_nothing(tmp_path: Path) -> None:
     folder = material.checkpoint(tmp_path / "m")
     batch = batches.pack(encoded(folder), np.arange(8))
