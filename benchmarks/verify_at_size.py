@@ -1,6 +1,7 @@
 """Seconds and peak memory of `zpdbench verify` on a bundle of the R4 study's size.
 
-    python benchmarks/verify_at_size.py --data DATA [--share 100] [--folder DIR] [--repeated 0.5]
+    python benchmarks/verify_at_size.py --data DATA [--share 100] [--repeated 0.5]
+        [--folder DIR] [--make-only]
 
 Makes a results folder of R4's grid (2 models x 4 conditions x 5 seeds at 20 steps) with made-up
 answers to the authors' own items, every item of MMLU, HumanEval, GSM8K and KoBEST at every step: 16
@@ -9,7 +10,8 @@ real verbs. Its bundle is then verified at levels 0, 1 and 2, each in a process 
 reviewer would: a level includes those below it. Printed are seconds and the largest process's peak
 memory. `--share 100` takes a hundredth of the items; `--repeated` is the share of programs whose
 text another run or step gave too: they are run once. Bar, on two cores: level 2 under 30 minutes;
-exit code 1 where it is missed at full size.
+exit code 1 where it is missed at full size. Making takes longer than verifying: a bundle that
+`--folder` has from an earlier call (`--make-only`, say) is verified as it is.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import os
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -155,29 +158,42 @@ def _logprobs(items: pl.DataFrame, draw: np.random.Generator, skill: float) -> p
     return every["value"].fill_null(pl.Series([[]], dtype=pl.List(pl.Float64)).first())
 
 
+def make(folder: Path, bundle: Path, args: argparse.Namespace) -> None:
+    """A study's results below `folder`, and their bundle.
+
+    Raises:
+        SystemExit: make-crate failed.
+    """
+    start = time.perf_counter()
+    answers = Answers(args.repeated)
+    lock = synthetic.make(folder / "results", config(args.share), answers)
+    print(f"{answers.rows:,} answers: {time.perf_counter() - start:.0f} s", flush=True)
+    start = time.perf_counter()
+    root = Path(__file__).resolve().parents[1]
+    command = ["make-crate", "--study", str(lock), "--workflow", str(root)]
+    if cli.main([*command, "--out", str(bundle)]):
+        raise SystemExit("make-crate failed")
+    size = bundle.stat().st_size / 1e9
+    print(f"bundle of {size:.2f} GB: {time.perf_counter() - start:.0f} s", flush=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="folder of the authors' benchmark files")
     parser.add_argument("--share", type=int, default=1, help="every so-manieth item only")
     parser.add_argument("--repeated", type=float, default=0.5, help="share of programs seen before")
-    parser.add_argument("--folder", help="where to work; else a temporary folder")
+    parser.add_argument("--folder", help="where to work, and to leave it; else a temporary folder")
+    parser.add_argument("--make-only", action="store_true", help="and verify another time")
     args = parser.parse_args()
     os.environ["ZPDBENCH_DATA"] = data = str(Path(args.data).resolve())
-    root = Path(__file__).resolve().parents[1]
-    with tempfile.TemporaryDirectory(dir=args.folder) as name:
-        folder = Path(name)
+    with ExitStack() as stack:
+        folder = Path(args.folder or stack.enter_context(tempfile.TemporaryDirectory()))
         os.environ["ZPDBENCH_CACHE"] = str(folder / "cache")
-        start = time.perf_counter()
-        answers = Answers(args.repeated)
-        lock = synthetic.make(folder / "results", config(args.share), answers)
-        print(f"{answers.rows:,} answers: {time.perf_counter() - start:.0f} s", flush=True)
         bundle = folder / "crate.zip"
-        start = time.perf_counter()
-        command = ["make-crate", "--study", str(lock), "--workflow", str(root)]
-        if cli.main([*command, "--out", str(bundle)]):
-            raise SystemExit("make-crate failed")
-        size = bundle.stat().st_size / 1e9
-        print(f"bundle of {size:.2f} GB: {time.perf_counter() - start:.0f} s", flush=True)
+        if not bundle.exists():
+            make(folder, bundle, args)
+        if args.make_only:
+            return 0
         for level in range(3):
             given = [str(bundle), "--level", str(level), "--data", data, "--jobs", "2"]
             seconds, memory = measure("verify", *given, "--out", str(folder / "verification.tsv"))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from zpdbench import __version__
+from zpdbench import __version__, startup
 from zpdbench.errors import UserError
 
 EXIT_USER_ERROR = 2
@@ -521,6 +521,7 @@ def program() -> NoReturn:
     Python looks once more through the million objects that torch and vLLM hold as it ends, for up
     to 4 s. Exit handlers run as ever; what was printed is written out by then.
     """
+    startup.ends_here = True
     code = main()
     atexit._run_exitfuncs()
     with contextlib.suppress(OSError, ValueError):

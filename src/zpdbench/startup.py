@@ -1,10 +1,15 @@
-"""Loading large libraries without the collector's passes over them."""
+"""Loading large libraries, and leaving them, without the collector's passes over them."""
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+ends_here = False
+"""This process runs one verb and ends (see `cli.program`): memory need not be given back before."""
 
 
 @contextmanager
@@ -21,3 +26,31 @@ def uncollected() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+@contextmanager
+def without(module: str) -> Iterator[None]:
+    """Keep an optional module from being imported: to those who ask for it, it is not installed."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+
+
+def keep_memory() -> None:
+    """Keep freed memory for what is allocated next, where the C library is glibc.
+
+    It gives large blocks back to the system at once, and a model's step takes the same ones again:
+    the system then clears each page anew. The constants are mallopt(3)'s.
+    """
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3
+    mebibyte = 2**20
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(mmap_threshold, 32 * mebibyte)  # the most that it takes
+        mallopt(trim_threshold, 1024 * mebibyte)
+        mallopt(top_pad, 64 * mebibyte)

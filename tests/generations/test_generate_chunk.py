@@ -254,15 +254,25 @@ def test_a_killed_job_goes_on_at_the_cell(
 
 
 @pytest.mark.slow
-def test_two_jobs_from_nothing_write_the_same_bytes(
+def test_the_program_writes_the_same_bytes_from_nothing_and_leaves_nothing_else(
     done: tuple[Path, Path], grid: Grid, tmp_path: Path, root: Path
 ) -> None:
-    out = tmp_path / "all.parquet"
+    """It ends without taking its engine down: with the process goes all that this would remove."""
+    out, temporary = tmp_path / "all.parquet", tmp_path / "temporary"
+    temporary.mkdir()
     environment = {
-        **os.environ, "ZPDBENCH_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(root / "src")
+        **os.environ, "ZPDBENCH_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(root / "src"),
+        "TMPDIR": str(temporary),
     }  # fmt: skip
-    subprocess.run(job(grid, out, tmp_path), env=environment, check=True, capture_output=True)
+    given = vars(grid.arguments(out)).items()
+    words = [
+        w for k, v in given for w in (f"--{k}", *(map(str, v) if isinstance(v, list) else [v]))
+    ]
+    command = [sys.executable, "-m", "zpdbench.cli", "generate-chunk", *words]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
     assert out.read_bytes() == done[0].read_bytes()
+    left = [p.name for p in temporary.iterdir() if p.name.startswith("vllm")]
+    assert left == []
 
 
 def _no_adapter(grid: Grid) -> None:
@@ -372,7 +382,7 @@ class Breaking:
     def metrics(self) -> dict[str, float]:
         return {"requests": float(self.good)}
 
-    def close(self) -> None:
+    def close(self, last: bool = False) -> None:
         return
 
 

@@ -110,8 +110,8 @@ class Engine(Protocol):
     def metrics(self) -> dict[str, float]:
         """Counts and seconds since the start (tokens, steps, prefix-cache hits, loading)."""
 
-    def close(self) -> None:
-        """Give memory, processes and connections back."""
+    def close(self, last: bool = False) -> None:
+        """Give processes and connections back, and memory unless the process ends next (`last`)."""
 
 
 def _vllm(checkpoint: Path, settings: Settings) -> Engine:

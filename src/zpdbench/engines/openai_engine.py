@@ -173,7 +173,7 @@ class OpenAIEngine:
             with suppress(RefusedError):
                 self._client.call("POST", "/reset_prefix_cache", root=True)
 
-    def close(self) -> None:
+    def close(self, last: bool = False) -> None:
         """Unload what was loaded, and close the connection."""
         for name in sorted(self._served):
             self._unload(name)

@@ -82,7 +82,7 @@ class TransformersEngine:
         """Counts of requests and tokens; seconds to load and answer; tokens a second."""
         return rates(self._counts, self._seconds)
 
-    def close(self) -> None:
+    def close(self, last: bool = False) -> None:
         """Give the model's memory back."""
         self._model = None
 

@@ -60,7 +60,8 @@ class VllmEngine:
         started = time.monotonic()
         set_environment(settings.threads)
         try:
-            with startup.uncollected():
+            # scipy.signal is for sound, and takes a second.
+            with startup.uncollected(), startup.without("scipy.signal"):
                 import torch
                 from vllm.engine.arg_utils import EngineArgs
                 from vllm.platforms import current_platform
@@ -80,10 +81,12 @@ class VllmEngine:
         self._lora = bool(options.pop("lora", True))
         self._max_num_seqs = int(options.setdefault("max_num_seqs", 256))
         if current_platform.is_cpu():
+            startup.keep_memory()
             # Dynamo would compile one reduction of the sampler: 4 to 18 s for nothing.
             torch._dynamo.config.disable = True
             options.setdefault("block_size", 32)
             options.pop("tensor_parallel_size", None)
+        self._alone = options.get("tensor_parallel_size", 1) == 1
         if self._lora:
             slots = settings.adapters_in_flight + 1
             options.update(
@@ -197,10 +200,17 @@ class VllmEngine:
         """Empty the prefix cache, so that what follows is computed anew."""
         self._engine.reset_prefix_cache()
 
-    def close(self) -> None:
-        """Give the engine's memory back."""
+    def close(self, last: bool = False) -> None:
+        """Give the engine's processes back, and its memory unless the process ends next."""
         core = getattr(self._engine, "engine_core", None)
-        if core is not None:
+        if core is not None and last and self._alone:
+            # A shutdown looks through all that torch and vLLM hold, for over a second; this much
+            # of it removes the file by which an engine's processes find each other.
+            from vllm.distributed import parallel_state
+
+            parallel_state.destroy_model_parallel()
+            parallel_state.destroy_distributed_environment()
+        elif core is not None:
             core.shutdown()
         self._engine = None
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zpdbench import devices, files, grid, resources
+from zpdbench import devices, files, grid, resources, startup
 from zpdbench import study as studies
 from zpdbench.engines import (
     Adapter,
@@ -337,7 +337,7 @@ class Job:
             self._probe()
             metrics = self._measured(answered=bool(missing))
         finally:
-            self._stop()
+            self._stop(last=startup.ends_here)
         self._write(out)
         timing = {
             "seconds": round(time.monotonic() - self.started, 3),
@@ -383,12 +383,13 @@ class Job:
             self._engine = open_engine(self.section.engine, checkpoint, self.settings)
         return self._engine
 
-    def _stop(self) -> None:
+    def _stop(self, last: bool = False) -> None:
         if self._engine is not None:
             self._metrics.append(self._engine.metrics())
-            self._engine.close()
+            self._engine.close(last)
             self._engine = None
-            gc.collect()
+            if not last:
+                gc.collect()
 
     def _asked(
         self, cell: Cell, requests: Iterable[tuple[Tag, Request]]
