@@ -243,6 +243,21 @@ def test_planted_secrets_keep_a_bundle_from_being_written(
     assert not (tmp_path / "x.zip").exists()
 
 
+def test_the_name_of_the_image_around_it_is_no_secret(
+    results: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bundle says which images jobs ran in; inside one, Apptainer gives that name too."""
+    name = "stats-0123456789abcdef.sif"
+    for path in (results.parent / "records").rglob("*.json"):
+        record = json.loads(path.read_text("utf-8"))
+        record["machine"]["image"] = name
+        path.write_text(json.dumps(record))
+    monkeypatch.setenv("APPTAINER_NAME", name)
+    assert make(results, tmp_path / "x.zip", root) == 0
+    with zipfile.ZipFile(tmp_path / "x.zip") as archive:
+        assert name in archive.read("bundle.json").decode()
+
+
 def test_a_token_in_the_workflow_s_own_code(
     results: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
