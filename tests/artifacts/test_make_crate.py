@@ -258,6 +258,21 @@ def test_the_name_of_the_image_around_it_is_no_secret(
         assert name in archive.read("bundle.json").decode()
 
 
+def test_what_every_image_has_is_no_secret(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inside one the environment holds what the code that goes into a bundle names."""
+    system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    inside = {"TMPDIR": "/mnt/zpdbench-tmp", "PATH": system, "_": "/usr/local/bin/zpdbench"}
+    for name, value in inside.items():
+        monkeypatch.setenv(name, value)
+    unwanted = secrets.needles([Path("/opt/zpdbench/zpdbench")])
+    code = [root / "containers/zpdbench", root / "containers/rootfs.sh"]
+    for path in [*code, *sorted((root / "src/zpdbench/images").glob("*.py"))]:
+        name = f"workflow/{path.relative_to(root)}"
+        assert secrets.scan(name, path, unwanted) == []
+    monkeypatch.setenv("PATH", f"{system}:/cluster/physics/bin")
+    assert f"{system}:/cluster/physics/bin".encode() in secrets.needles()
+
+
 def test_a_token_in_the_workflow_s_own_code(
     results: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,9 +15,15 @@ _HARMLESS_NAMES = """
 TERM LANG LANGUAGE LC_ALL LC_CTYPE SHELL LS_COLORS COLORTERM EDITOR PAGER SHLVL TZ DISPLAY
 PYTHONHASHSEED PYTHONPATH PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE DEBIAN_FRONTEND
 """
-# The image's file name: a bundle says which image each job ran in.
-_TOLD_NAMES = "APPTAINER_NAME SINGULARITY_NAME"
+# The image's file name and the program's, `_`: a bundle says which image each job ran in, and an
+# image's recipe where its programs lie.
+_TOLD_NAMES = "APPTAINER_NAME SINGULARITY_NAME _"
 _HARMLESS = frozenset([*_HARMLESS_NAMES.split(), *_TOLD_NAMES.split()])
+# Where every image has the project and its temporary files, whoever runs it; the code names them.
+_IN_IMAGES = ("/opt/zpdbench", "/mnt/zpdbench-tmp")
+_SYSTEM_PATH = frozenset(
+    f"{base}/{kind}" for base in ("", "/usr", "/usr/local") for kind in ("bin", "sbin")
+)
 _SENSITIVE = re.compile(r"TOKEN|SECRET|PASS|KEY|CREDENTIAL|AUTH|COOKIE|PRIVATE|PROXY|_URL|_URI")
 _LONG = 16
 _SHORT = 6
@@ -47,6 +53,8 @@ def needles(folders: Iterable[str | Path] = ()) -> dict[bytes, str]:
     """
     found: dict[str, str] = {}
     for folder in (*folders, Path.home(), Path.cwd()):
+        if _is_in_images(folder):
+            continue
         text = str(Path(folder).resolve())
         if text.count("/") >= 2:
             found[text] = "a folder of this machine"
@@ -65,13 +73,19 @@ def needles(folders: Iterable[str | Path] = ()) -> dict[bytes, str]:
         found[host] = "this machine's name"
     for name, value in os.environ.items():
         sensitive = _SENSITIVE.search(name.upper()) and len(value) >= _SHORT
-        if (sensitive or len(value) >= _LONG) and name not in _HARMLESS and not value.isdigit():
+        harmless = name in _HARMLESS or value.isdigit() or _is_in_images(value)
+        harmless |= name == "PATH" and _SYSTEM_PATH.issuperset(value.split(":"))
+        if (sensitive or len(value) >= _LONG) and not harmless:
             found.setdefault(value, f"the environment's {name}")
     return {
         text.encode("utf-8", "surrogateescape"): kind
         for text, kind in sorted(found.items())
         if text.strip()
     }
+
+
+def _is_in_images(path: str | Path) -> bool:
+    return any(Path(path).is_relative_to(folder) for folder in _IN_IMAGES)
 
 
 def scan(name: str, source: Path | bytes, unwanted: Mapping[bytes, str]) -> list[str]:
