@@ -10,19 +10,21 @@ import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from zpdbench.images import containers
+
 # Values of these say nothing about a person or a machine.
 _HARMLESS_NAMES = """
 TERM LANG LANGUAGE LC_ALL LC_CTYPE SHELL LS_COLORS COLORTERM EDITOR PAGER SHLVL TZ DISPLAY
 PYTHONHASHSEED PYTHONPATH PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE DEBIAN_FRONTEND
 """
-# The image's file name and the program's, `_`: a bundle says which image each job ran in, and an
-# image's recipe where its programs lie.
-_TOLD_NAMES = "APPTAINER_NAME SINGULARITY_NAME _"
-_HARMLESS = frozenset([*_HARMLESS_NAMES.split(), *_TOLD_NAMES.split()])
-# Where every image has the project and its temporary files, whoever runs it; the code names them.
-_IN_IMAGES = ("/opt/zpdbench", "/mnt/zpdbench-tmp")
-_SYSTEM_PATH = frozenset(
-    f"{base}/{kind}" for base in ("", "/usr", "/usr/local") for kind in ("bin", "sbin")
+# The image's file name, too: a bundle says which image each job ran in.
+_HARMLESS = frozenset([*_HARMLESS_NAMES.split(), "APPTAINER_NAME", "SINGULARITY_NAME"])
+# The same wherever a job runs, and named by the code and the images' recipe that go into a bundle:
+# the system's programs, and where every image has the project and its temporary files.
+_EVERYWHERE = (
+    *(f"{base}/{kind}" for base in ("", "/usr", "/usr/local") for kind in ("bin", "sbin")),
+    containers.CONTAINER_WHEEL,
+    containers.CONTAINER_TMP,
 )
 _SENSITIVE = re.compile(r"TOKEN|SECRET|PASS|KEY|CREDENTIAL|AUTH|COOKIE|PRIVATE|PROXY|_URL|_URI")
 _LONG = 16
@@ -53,7 +55,7 @@ def needles(folders: Iterable[str | Path] = ()) -> dict[bytes, str]:
     """
     found: dict[str, str] = {}
     for folder in (*folders, Path.home(), Path.cwd()):
-        if _is_in_images(folder):
+        if Path(folder).is_relative_to(containers.CONTAINER_WHEEL):
             continue
         text = str(Path(folder).resolve())
         if text.count("/") >= 2:
@@ -73,8 +75,7 @@ def needles(folders: Iterable[str | Path] = ()) -> dict[bytes, str]:
         found[host] = "this machine's name"
     for name, value in os.environ.items():
         sensitive = _SENSITIVE.search(name.upper()) and len(value) >= _SHORT
-        harmless = name in _HARMLESS or value.isdigit() or _is_in_images(value)
-        harmless |= name == "PATH" and _SYSTEM_PATH.issuperset(value.split(":"))
+        harmless = name in _HARMLESS or value.isdigit() or _is_everywhere(value)
         if (sensitive or len(value) >= _LONG) and not harmless:
             found.setdefault(value, f"the environment's {name}")
     return {
@@ -84,8 +85,12 @@ def needles(folders: Iterable[str | Path] = ()) -> dict[bytes, str]:
     }
 
 
-def _is_in_images(path: str | Path) -> bool:
-    return any(Path(path).is_relative_to(folder) for folder in _IN_IMAGES)
+def _is_everywhere(value: str) -> bool:
+    """Whether a value is a path, or several as in PATH, that says nothing of this machine."""
+    return all(
+        any(Path(path).is_relative_to(folder) for folder in _EVERYWHERE)
+        for path in value.split(":")
+    )
 
 
 def scan(name: str, source: Path | bytes, unwanted: Mapping[bytes, str]) -> list[str]:
