@@ -44,3 +44,27 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
+
+
+LEFT_OUT = """
+import sys
+from zpdbench import startup
+
+startup.ends_here = sys.argv[1] == "alone"
+import json
+startup.leave_out("colorsys", "json")
+json.dumps([])
+try:
+    import colorsys
+    print("there")
+except ImportError:
+    print("not installed")
+"""
+
+
+def test_what_a_verb_does_not_need_is_left_out_where_it_is_alone() -> None:
+    """What is there already stays; a process that does more than one verb loses nothing."""
+    for how, told in (("alone", "not installed\n"), ("beside others", "there\n")):
+        command = [sys.executable, "-c", LEFT_OUT, how]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.stdout, done.stderr) == (told, "")

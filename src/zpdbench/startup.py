@@ -28,17 +28,15 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
-@contextmanager
-def without(module: str) -> Iterator[None]:
-    """Keep an optional module from being imported: to those who ask for it, it is not installed."""
-    if module in sys.modules:
-        yield
-        return
-    sys.modules[module] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules[module]
+def leave_out(*modules: str) -> None:
+    """Keep optional modules from being imported: to those who ask, they are not installed.
+
+    In a process of one verb, which knows what it needs; elsewhere nothing is done, as something may
+    have noted that they are there.
+    """
+    if ends_here:
+        for module in modules:
+            sys.modules.setdefault(module, None)  # type: ignore[arg-type]
 
 
 def keep_memory() -> None:

@@ -60,8 +60,7 @@ class VllmEngine:
         started = time.monotonic()
         set_environment(settings.threads)
         try:
-            # scipy.signal is for sound, and takes a second.
-            with startup.uncollected(), startup.without("scipy.signal"):
+            with startup.uncollected():
                 import torch
                 from vllm.engine.arg_utils import EngineArgs
                 from vllm.platforms import current_platform
@@ -210,6 +209,8 @@ class VllmEngine:
 
             parallel_state.destroy_model_parallel()
             parallel_state.destroy_distributed_environment()
+            # Nor does it do so when it is dropped.
+            core._finalizer.detach()
         elif core is not None:
             core.shutdown()
         self._engine = None

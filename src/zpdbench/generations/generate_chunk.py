@@ -74,6 +74,8 @@ def main(args: argparse.Namespace) -> None:
         from zpdbench.engines.vllm_engine import set_environment
 
         set_environment(study.generations.threads)
+        # For sound and for losses of object detection; a second of a small job.
+        startup.leave_out("scipy")
     else:
         os.environ.setdefault("OMP_NUM_THREADS", str(study.generations.threads))
         os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
