@@ -28,8 +28,8 @@ from zpdbench.errors import UserError
 # vLLM's kernels exist for these ranks only.
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 SEQUENCES, CPU_SEQUENCES = 256, 512
-"""Answered at once, if the cache has room. What a step costs beside its rows is large on a CPU: with
-512 small models answer in four fifths of the time, with 1,024 no faster (the same bytes)."""
+"""Answered at once, if the cache has room. What a step costs beside its rows is large on a CPU: a
+small model needs four fifths of the time with 512, no less with 1,024 (the same bytes)."""
 MAX_TOKEN_IDS = 128
 """Ids that one request may ask log-probabilities for."""
 
