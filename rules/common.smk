@@ -6,11 +6,12 @@ from pathlib import Path
 
 sys.path.insert(0, os.path.join(workflow.basedir, "src"))
 
+from snakemake.deployment.singularity import Image
 from snakemake.exceptions import WorkflowError
 
 from zpdbench import cluster, failures, grid, inputs, preflight, resources
 from zpdbench.errors import UserError
-from zpdbench.images import containers
+from zpdbench.images import containers, unpacked
 from zpdbench.study import lock_study, write_lock
 
 # What `verify` is asked for is no part of a study.
@@ -35,6 +36,7 @@ try:
             given=request,
             main_process=workflow.is_main_process,
         )
+        unpacked.substitute(Image, containers.read_facts)
 except UserError as error:
     print(f"configuration: {error}", file=sys.stderr)
     sys.exit(2)
@@ -72,6 +74,11 @@ onstart:
             containers.check(
                 (job.container_img_url for job in jobs if job.container_img_url),
                 workflow.deployment_settings.apptainer_args,
+                unpack=(
+                    Path(study.images.folder)
+                    if study.images.unpack and workflow.executor_plugin.name == "local"
+                    else None
+                ),
             )
         if workflow.executor_plugin.name == "slurm":
             settings = workflow.executor_settings

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from zpdbench import files
 from zpdbench.errors import UserError
-from zpdbench.images import names, sif, wheel
+from zpdbench.images import names, sif, unpacked, wheel
 from zpdbench.study import Images, LocalModel, Study
 
 WHEEL = "ZPDBENCH_WHEEL"
@@ -63,18 +63,19 @@ def enter(
         UserError: there is no Apptainer, or the wheel cannot be built.
     """
     _program()
-    unpacked = os.environ.get(WHEEL)
-    if main_process or not unpacked:
-        unpacked = str(wheel.unpacked(root, Path(study.images.folder)).resolve())
-        os.environ[WHEEL] = unpacked
-    os.environ.update(_settings(study, root, Path(unpacked), os.environ, given or {}))
+    ready = os.environ.get(WHEEL)
+    if main_process or not ready:
+        ready = str(wheel.unpacked(root, Path(study.images.folder)).resolve())
+        os.environ[WHEEL] = ready
+    os.environ.update(_settings(study, root, Path(ready), os.environ, given or {}))
 
 
-def check(images: Iterable[str], arguments: str = "") -> None:
+def check(images: Iterable[str], arguments: str = "", *, unpack: Path | None = None) -> None:
     """Before the first job: are these images there and whole, and does a container start.
 
     Args:
         arguments: the options that Snakemake will give to `apptainer exec`.
+        unpack: the folder whose images are unpacked; none where jobs run on other machines.
 
     Raises:
         UserError: an image is missing or damaged, or a container does not start.
@@ -83,8 +84,14 @@ def check(images: Iterable[str], arguments: str = "") -> None:
     for image in local:
         check_image(Path(image))
         _verify_once(Path(image))
+    os.environ.pop(unpacked.VARIABLE, None)
+    if unpack:
+        os.environ[unpacked.VARIABLE] = "1"
+        for path in map(Path, local):
+            if path.parent.resolve() == unpack.resolve():
+                unpacked.unpack(path, read_facts(path))
     if local:
-        _try(_program(), arguments, local[0])
+        _try(_program(), arguments, unpacked.found(local[0], read_facts(Path(local[0]))))
 
 
 def _program() -> str:
@@ -193,7 +200,7 @@ def _settings(
     passed = {
         f"APPTAINERENV_{name}": value
         for name, value in sorted(environment.items())
-        if _PASSED.fullmatch(name) and name != WHEEL
+        if _PASSED.fullmatch(name) and name not in (WHEEL, unpacked.VARIABLE)
     }
     settings = {
         **passed,
@@ -235,7 +242,8 @@ def _readable(study: Study, root: Path, given: Mapping[str, object]) -> list[str
     folders = [str(root), *(m.path for m in study.models.values() if isinstance(m, LocalModel))]
     folders.append(study.images.folder)
     images = [getattr(study.images, stage) for stage in names.STAGES]
-    folders += [str(_facts_file(Path(image))) for image in images if image and "://" not in image]
+    for image in (Path(i) for i in images if i and "://" not in i):
+        folders += [str(_facts_file(image)), str(image.parent / unpacked.FOLDER)]
     folders += [str(given[k]) for k in ("bundle", "data", "signers", "signature") if k in given]
     if "bundle" in given:
         # Where `verify` looks for a signature that it is not given.

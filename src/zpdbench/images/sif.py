@@ -17,7 +17,7 @@ _LAUNCH = b"#!/usr/bin/env run-singularity\n"
 _MAGIC = b"SIF_MAGIC"
 _HEADER = struct.Struct("<32s10s3s3s16sqqqqqqqq")
 _DESCRIPTOR = struct.Struct("<i?IIIqqqqqqq128s384s")
-_DESCRIPTORS, _TABLE, _DATA = 48, 4096, 32768
+_DESCRIPTORS, _TABLE, DATA = 48, 4096, 32768
 _PARTITION, _SQUASHFS, _PRIMARY_SYSTEM = 0x4004, 1, 2
 _GROUP = 0xF0000001
 _AMD64 = b"02"
@@ -29,17 +29,17 @@ def write_sif(squashfs: Path, out: Path) -> None:
     table_size = _DESCRIPTORS * _DESCRIPTOR.size
     header = _HEADER.pack(
         _LAUNCH, _MAGIC, b"01", _AMD64, bytes(16), 0, 0,
-        _DESCRIPTORS - 1, _DESCRIPTORS, _TABLE, table_size, _DATA, size,
+        _DESCRIPTORS - 1, _DESCRIPTORS, _TABLE, table_size, DATA, size,
     )  # fmt: skip
     extra = struct.pack("<ii3s", _SQUASHFS, _PRIMARY_SYSTEM, _AMD64)
     descriptor = _DESCRIPTOR.pack(
-        _PARTITION, True, 1, _GROUP, 0, _DATA, size, size, 0, 0, 0, 0, b"rootfs.sqfs", extra
+        _PARTITION, True, 1, _GROUP, 0, DATA, size, size, 0, 0, 0, 0, b"rootfs.sqfs", extra
     )
     with out.open("wb") as target, squashfs.open("rb") as source:
         target.write(header)
         target.seek(_TABLE)
         target.write(descriptor)
-        target.seek(_DATA)
+        target.seek(DATA)
         shutil.copyfileobj(source, target, 1 << 20)
 
 
