@@ -76,7 +76,8 @@ onstart:
                 workflow.deployment_settings.apptainer_args,
                 unpack=(
                     Path(study.images.folder)
-                    if study.images.unpack and workflow.executor_plugin.name == "local"
+                    if study.images.unpack
+                    and workflow.executor_plugin.name == "local"
                     else None
                 ),
             )
