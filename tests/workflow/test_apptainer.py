@@ -17,7 +17,7 @@ from tests.installed import Slurm, all_stages, install
 from tests.micro import Workspace, content, output_of
 from tests.workflow.test_slurm import through_slurm
 from zpdbench import files
-from zpdbench.images import build_image, containers, names, wheel
+from zpdbench.images import build_image, containers, names, sif, wheel
 
 pytestmark = pytest.mark.slow
 
@@ -154,8 +154,9 @@ def test_a_read_only_project_and_no_network(
     assert content(workspace) == content(micro)
 
 
+@pytest.mark.parametrize("form", ["sif", "unpacked"])
 def test_as_an_ordinary_user(
-    micro: Workspace, images: dict[str, Path], tmp_path: Path, root: Path
+    micro: Workspace, images: dict[str, Path], tmp_path: Path, root: Path, form: str
 ) -> None:
     """A run's scores, model-written programs and all, by a user who is not root: the same bytes."""
     if os.geteuid() != 0:
@@ -171,6 +172,12 @@ def test_as_an_ordinary_user(
     for path in (home, *home.rglob("*")):
         shutil.chown(path, "nobody")
     user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    if form == "unpacked":
+        packed, image = image, home / "root"
+        unpacking = ["unsquashfs", "-quiet", "-no-progress", "-no-xattrs", "-offset", str(sif.DATA)]
+        subprocess.run([*user, *unpacking, "-dest", str(image), str(packed)], check=True)
+    elif subprocess.run([*user, "test", "-r", "/dev/fuse"], check=False).returncode:
+        pytest.skip("only root may use /dev/fuse on this machine; the unpacked form needs none")
     program = str(shutil.which("apptainer"))
     if subprocess.run([*user, program, "--version"], capture_output=True, check=False).returncode:
         # Below a folder of root's own; it knows its place, so it is installed again and not copied.
