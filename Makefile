@@ -88,7 +88,7 @@ test-containers: venv ## score and stats images, built, and the micro grid's sco
 test-cluster: venv ## score and stats images with what runs in them, and the micro grid through Slurm
 	ZPDBENCH_REQUIRE=slurm,apptainer $(BIN)/python -m pytest -q tests/sandbox/test_apptainer.py \
 	  tests/workflow/test_apptainer.py::test_scores_and_statistics_are_the_hosts_bytes \
-	  tests/workflow/test_slurm.py::test_killed_jobs_come_back_with_the_same_bytes
+	  tests/workflow/test_slurm.py::test_killed_jobs_come_back_with_the_same_bytes tests/images/test_unpacked.py
 
 test-slurm: venv ## the micro grid through a Slurm of our own, its jobs killed in every way, and with images
 	ZPDBENCH_REQUIRE=slurm,apptainer $(BIN)/python -m pytest -q tests/workflow/test_slurm.py \
