@@ -273,7 +273,8 @@ def test_h3a_by_podman(
         env={
             **os.environ,
             "DOCKER": "podman --runtime runc --cgroup-manager cgroupfs",
-            "DOCKER_RUN": "--ulimit nofile=1024:1024 --cgroups=disabled",
+            # Podman's own defaults may be above what this machine allows.
+            "DOCKER_RUN": "--ulimit nofile=1024:1024 --ulimit nproc=1024:1024",
         },
         capture_output=True,
         text=True,
