@@ -4,27 +4,26 @@
 
 Both sides run `snakemake --cores 2 all` on config/micro.yaml, each time from nothing, with a cache
 of its own; the images must be there (`snakemake --cores all images`) and `apptainer` on PATH. One
-run in images comes first and is not counted: it unpacks the project's wheel. Prints seconds and the
+run in images comes first and is not counted: it unpacks images and wheel. Prints seconds and the
 median of the rounds' ratios. Exit code 1: a result's bytes differ, or images cost more than BAR.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from zpdbench import files
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.micro import Workspace, content
 
 BAR = 1.10
 """Times the host's seconds, at most."""
-ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("checkpoints", "corpora", "items", "adapters", "scores", "figures")
 
 
 def run(folder: Path, *, images: bool) -> tuple[float, dict[str, str]]:
@@ -32,33 +31,13 @@ def run(folder: Path, *, images: bool) -> tuple[float, dict[str, str]]:
 
     Returns:
         seconds, and the digest of every result whose bytes must not depend on where it was made.
-
-    Raises:
-        SystemExit: the workflow failed; its output was printed.
     """
+    workspace = Workspace(folder, ROOT, ROOT / "config/micro.yaml")
+    workspace.overrides.append(f"images={{folder: {ROOT}/.cache/images}}")
     inside = ["--workflow-profile", str(ROOT / "profiles/apptainer")] if images else []
-    command = [
-        *(str(Path(sys.executable).parent / "snakemake"), "--snakefile", str(ROOT / "Snakefile")),
-        *("--directory", str(folder), "--cores", "2", "all", *inside),
-        *("--configfile", str(ROOT / "config/micro.yaml"), "--config", "results=results"),
-        f"images={{folder: {ROOT}/.cache/images}}",
-    ]
-    environment = {**os.environ, "ZPDBENCH_CACHE": str(folder / ".cache/zpdbench")}
     start = time.monotonic()
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    seconds = time.monotonic() - start
-    if done.returncode:
-        raise SystemExit(f"snakemake failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
-    results = folder / "results"
-    found = {
-        f"{part}/{name}": digest
-        for part in PARTS
-        for name, digest in files.hash_tree(results / part).items()
-    }
-    tables = [path for path in sorted(results.glob("*.tsv")) if files.is_hashed(path.name)]
-    return seconds, found | {path.name: files.sha256_file(path) for path in tables}
+    workspace.run("all", *inside)
+    return time.monotonic() - start, content(workspace)
 
 
 def main() -> int:

@@ -36,7 +36,7 @@ try:
             given=request,
             main_process=workflow.is_main_process,
         )
-        unpacked.substitute(Image, containers.read_facts)
+        unpacked.substitute(Image)
 except UserError as error:
     print(f"configuration: {error}", file=sys.stderr)
     sys.exit(2)

@@ -19,7 +19,7 @@ from typing import Any
 
 from zpdbench import files, grid
 from zpdbench.errors import UserError
-from zpdbench.images import containers
+from zpdbench.images.facts import read_facts
 from zpdbench.study import Study, load, parse
 
 WILDCARDS = ("model", "condition", "seed", "chunk", "benchmark", "corpus")
@@ -228,7 +228,7 @@ def machine() -> dict[str, Any]:
 
 def _image_digests(image: Path) -> dict[str, str] | None:
     """What was recorded beside an image when it was built; None if nothing was."""
-    facts = containers.read_facts(image)
+    facts = read_facts(image)
     if not facts.keys() >= set(_IMAGE_DIGESTS):
         return None
     return {name: str(facts[name]) for name in _IMAGE_DIGESTS}

@@ -13,6 +13,7 @@ import pytest
 from tests.installed import install
 from zpdbench import files
 from zpdbench.images import containers, sif, unpacked
+from zpdbench.images.facts import facts_file, read_facts
 
 
 @pytest.fixture
@@ -41,25 +42,25 @@ def image(tmp_path: Path) -> Path:
 def test_once_and_named_as_the_image(
     image: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    facts = containers.read_facts(image)
-    unpacked.unpack(image, facts)
-    target = unpacked.place(image, facts)
+    unpacked.unpack(image)
+    target = unpacked.place(image)
     assert target is not None and target.name == image.name
     assert (target / "etc/link").read_text() == "ours\n"
     # What a job records of its image is the same in both forms.
-    assert containers.read_facts(target) == facts
+    assert read_facts(target) == read_facts(image)
     assert "once" in capsys.readouterr().err
     (target / "etc/issue").write_text("kept\n")
-    unpacked.unpack(image, facts)
+    unpacked.unpack(image)
     assert (target / "etc/issue").read_text() == "kept\n"
     assert capsys.readouterr().err == ""
 
     monkeypatch.delenv(unpacked.VARIABLE, raising=False)
-    assert unpacked.found(str(image), facts) == str(image)
+    assert unpacked.found(str(image)) == str(image)
     monkeypatch.setenv(unpacked.VARIABLE, "1")
-    assert unpacked.found(str(image), facts) == str(target)
+    assert unpacked.found(str(image)) == str(target)
     # Another build of that name is another image.
-    assert unpacked.found(str(image), {**facts, "sif_sha256": "0" * 64}) == str(image)
+    facts_file(image).write_text(json.dumps({"sif_sha256": "0" * 64}))
+    assert unpacked.found(str(image)) == str(image)
 
 
 def test_what_stands_in_the_way_is_said_and_leaves_nothing(
@@ -68,17 +69,17 @@ def test_what_stands_in_the_way_is_said_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    facts = containers.read_facts(image)
     with image.open("r+b") as handle:
         handle.truncate(sif.DATA + 200)
-    unpacked.unpack(image, facts)
+    unpacked.unpack(image)
     assert f"{image.name} is read as it is" in capsys.readouterr().err
     assert list((image.parent / unpacked.FOLDER).iterdir()) == []
     monkeypatch.setenv("PATH", str(tmp_path))
-    unpacked.unpack(image, facts)
+    unpacked.unpack(image)
     assert "there is no unsquashfs" in capsys.readouterr().err
     # Nothing is recorded of a foreign image, so nothing tells which one was unpacked.
-    assert unpacked.place(image, {}) is None
+    facts_file(image).unlink()
+    assert unpacked.place(image) is None
 
 
 def test_only_a_run_on_one_machine_uses_it(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +91,7 @@ def test_only_a_run_on_one_machine_uses_it(image: Path, monkeypatch: pytest.Monk
     containers.check([str(image)], unpack=image.parent)
     monkeypatch.setenv(unpacked.VARIABLE, "1")
     containers.check([str(image)])
-    assert started == [str(unpacked.place(image, containers.read_facts(image))), str(image)]
+    assert started == [str(unpacked.place(image)), str(image)]
     # A study's own image is not where the images are: nothing is written beside it.
     other = image.parents[1] / "theirs" / image.name
     shutil.copytree(image.parent, other.parent, ignore=shutil.ignore_patterns("unpacked", "cache"))
@@ -110,9 +111,9 @@ def test_snakemake_still_compares_the_image_s_file(
         def path(self) -> str:
             return self.url
 
-    unpacked.unpack(image, containers.read_facts(image))
+    unpacked.unpack(image)
     for _ in range(2):
-        unpacked.substitute(Image, containers.read_facts)
+        unpacked.substitute(Image)
     monkeypatch.setenv(unpacked.VARIABLE, "1")
     made = Image(str(image))
     assert made.url == str(image) and Path(made.path, "etc/issue").is_file()

@@ -17,7 +17,8 @@ from tests.installed import Slurm, all_stages, install
 from tests.micro import Workspace, content, output_of
 from tests.workflow.test_slurm import through_slurm
 from zpdbench import files
-from zpdbench.images import build_image, containers, names, sif, wheel
+from zpdbench.images import build_image, names, unpacked, wheel
+from zpdbench.images.facts import read_facts
 
 pytestmark = pytest.mark.slow
 
@@ -75,7 +76,7 @@ def test_a_verification_inside_finds_what_the_hosts_finds(
     bundle = shutil.move(author.results / "crate.zip", elsewhere / "crate.zip")
     with zipfile.ZipFile(bundle) as archive:
         named = json.loads(archive.read("bundle.json"))["images"]
-    facts = {image.name: containers.read_facts(image) for image in images.values()}
+    facts = {image.name: read_facts(image) for image in images.values()}
     assert {image["name"] for image in named} == {
         images[stage].name for stage in ("score", "stats")
     }
@@ -174,8 +175,7 @@ def test_as_an_ordinary_user(
     user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     if form == "unpacked":
         packed, image = image, home / "root"
-        unpacking = ["unsquashfs", "-quiet", "-no-progress", "-no-xattrs", "-offset", str(sif.DATA)]
-        subprocess.run([*user, *unpacking, "-dest", str(image), str(packed)], check=True)
+        subprocess.run([*user, *unpacked.command(packed, image)], check=True)
     elif subprocess.run([*user, "test", "-r", "/dev/fuse"], check=False).returncode:
         pytest.skip("only root may use /dev/fuse on this machine; the unpacked form needs none")
     program = str(shutil.which("apptainer"))
@@ -243,7 +243,7 @@ def test_images_are_small_and_the_same_twice(
     for stage in ("score", "stats"):
         name = names.image_name(root, stage)
         again = build_image.build_image(root, stage, "cpu", tmp_path / f"{name}.sif")
-        facts = containers.read_facts(images[stage])
+        facts = read_facts(images[stage])
         assert {k: again[k] for k in facts} == facts
         for kind in (".sif", ".oci.tar", ".cdx.json"):
             first, second = (f / f"{name}{kind}" for f in (images[stage].parent, tmp_path))

@@ -7,7 +7,6 @@ and not in a profile, because they depend on the study: its folders, its data, i
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import re
 import shlex
@@ -20,6 +19,7 @@ from pathlib import Path
 from zpdbench import files
 from zpdbench.errors import UserError
 from zpdbench.images import names, sif, unpacked, wheel
+from zpdbench.images.facts import facts_file, read_facts
 from zpdbench.study import Images, LocalModel, Study
 
 WHEEL = "ZPDBENCH_WHEEL"
@@ -89,9 +89,9 @@ def check(images: Iterable[str], arguments: str = "", *, unpack: Path | None = N
         os.environ[unpacked.VARIABLE] = "1"
         for path in map(Path, local):
             if path.parent.resolve() == unpack.resolve():
-                unpacked.unpack(path, read_facts(path))
+                unpacked.unpack(path)
     if local:
-        _try(_program(), arguments, unpacked.found(local[0], read_facts(Path(local[0]))))
+        _try(_program(), arguments, unpacked.found(local[0]))
 
 
 def _program() -> str:
@@ -166,19 +166,6 @@ def verify_image(path: Path) -> None:
         )
 
 
-def _facts_file(image: Path) -> Path:
-    return image.with_suffix(".json")
-
-
-def read_facts(image: Path) -> dict[str, object]:
-    """What `build-image` recorded beside an image; empty if there is no such record."""
-    try:
-        facts = json.loads(_facts_file(image).read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return facts if isinstance(facts, dict) else {}
-
-
 def _settings(
     study: Study,
     root: Path,
@@ -243,7 +230,7 @@ def _readable(study: Study, root: Path, given: Mapping[str, object]) -> list[str
     folders.append(study.images.folder)
     images = [getattr(study.images, stage) for stage in names.STAGES]
     for image in (Path(i) for i in images if i and "://" not in i):
-        folders += [str(_facts_file(image)), str(image.parent / unpacked.FOLDER)]
+        folders += [str(facts_file(image)), str(image.parent / unpacked.FOLDER)]
     folders += [str(given[k]) for k in ("bundle", "data", "signers", "signature") if k in given]
     if "bundle" in given:
         # Where `verify` looks for a signature that it is not given.

@@ -14,69 +14,69 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from zpdbench import files
 from zpdbench.images import sif
+from zpdbench.images.facts import facts_file, read_facts
 
 VARIABLE = "ZPDBENCH_UNPACKED"
 """Set by a run for its jobs on the same machine: what is unpacked is used."""
-FOLDER = "unpacked"
+FOLDER, PROGRAM = "unpacked", "unsquashfs"
 _KEY = 16
 
 
-def place(image: Path, facts: Mapping[str, object]) -> Path | None:
+def place(image: Path) -> Path | None:
     """Where an image's root file system would be; None of an image of which nothing is recorded."""
-    digest = facts.get("sif_sha256")
+    digest = read_facts(image).get("sif_sha256")
     if not isinstance(digest, str):
         return None
     return image.parent / FOLDER / digest[:_KEY] / image.name
 
 
-def unpack(image: Path, facts: Mapping[str, object]) -> None:
+def unpack(image: Path) -> None:
     """Unpack a checked image unless it is already.
 
     For speed alone: what stands in the way (no unsquashfs, a full disk) is said and not raised.
     """
-    target = place(image, facts)
+    target = place(image)
     if target is None or target.is_dir():
         return
-    program = shutil.which("unsquashfs")
-    if program is None:
-        _say_without(image, "there is no unsquashfs (package squashfs-tools)")
+    if shutil.which(PROGRAM) is None:
+        _say_without(image, f"there is no {PROGRAM} (package squashfs-tools)")
         return
     print(f"{image.name} is unpacked, once for all runs on this machine", file=sys.stderr)
     try:
         with files.shared_directory(target.parent) as fresh:
-            command = [program, "-quiet", "-no-progress", "-no-xattrs", "-offset", str(sif.DATA)]
             done = subprocess.run(
-                [*command, "-dest", str(fresh / image.name), str(image)],
-                capture_output=True,
-                text=True,
-                check=False,
+                command(image, fresh / image.name), capture_output=True, text=True, check=False
             )
             if done.returncode:
                 said = (done.stderr.splitlines() or ["no reason given"])[-1]
                 raise OSError(" ".join(said.split()))
-            record = files.canonical_json(dict(facts)) + "\n"
-            files.write_text(fresh / image.with_suffix(".json").name, record)
+            shutil.copyfile(facts_file(image), fresh / facts_file(image).name)
     except OSError as error:
         _say_without(image, str(error.strerror or error))
+
+
+def command(image: Path, folder: Path) -> list[str]:
+    """What unpacks an image into a folder that is not there yet."""
+    options = ["-quiet", "-no-progress", "-no-xattrs", "-offset", str(sif.DATA)]
+    return [PROGRAM, *options, "-dest", str(folder), str(image)]
 
 
 def _say_without(image: Path, why: str) -> None:
     print(f"{image.name} is read as it is, which is slower: {why}", file=sys.stderr)
 
 
-def found(image: str, facts: Mapping[str, object]) -> str:
+def found(image: str) -> str:
     """What a job is to be started in: the unpacked root, if this run has one, else the image."""
-    target = place(Path(image), facts) if os.environ.get(VARIABLE) else None
+    target = place(Path(image)) if os.environ.get(VARIABLE) else None
     return str(target) if target is not None and target.is_dir() else image
 
 
-def substitute(image_class: Any, read_facts: Any) -> None:
+def substitute(image_class: Any) -> None:
     """Have Snakemake start jobs in what is unpacked.
 
     Its rules still name the image's file, which is what it compares to see whether the software
@@ -84,7 +84,6 @@ def substitute(image_class: Any, read_facts: Any) -> None:
 
     Args:
         image_class: `snakemake.deployment.singularity.Image`.
-        read_facts: image -> what was recorded of it.
     """
     if isinstance(image_class.path, _Substituted):
         return
@@ -92,7 +91,7 @@ def substitute(image_class: Any, read_facts: Any) -> None:
 
     def path(self: Any) -> str:
         image = str(packed(self))
-        return found(image, read_facts(Path(image))) if self.is_local else image
+        return found(image) if self.is_local else image
 
     image_class.path = _Substituted(path)
 
