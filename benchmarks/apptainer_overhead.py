@@ -17,11 +17,11 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.micro import Workspace, content
 
+ROOT = Path(__file__).resolve().parents[1]
 BAR = 1.10
 """Times the host's seconds, at most."""
 
