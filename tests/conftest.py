@@ -7,8 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.installed import apptainer, images, slurm
-from tests.micro import micro
+from zpdbench import arithmetic
+
+# Before anything loads torch or numpy: the tests' numbers are those of any processor.
+if arithmetic.processor().has_avx2 and os.environ.get("ZPDBENCH_TEST_ARITHMETIC") != "native":
+    arithmetic.choose("portable")
+else:
+    arithmetic.choose("native")
+
+from tests.installed import apptainer, images, slurm  # noqa: E402
+from tests.micro import micro  # noqa: E402
 
 __all__ = ["apptainer", "images", "micro", "slurm"]
 

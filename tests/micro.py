@@ -30,6 +30,7 @@ class Workspace:
     root: Path
     config: Path
     overrides: list[str] = field(default_factory=list)
+    env: dict[str, str] = field(default_factory=dict)
 
     @property
     def results(self) -> Path:
@@ -53,7 +54,11 @@ class Workspace:
         ]
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        environment = {**os.environ, "ZPDBENCH_CACHE": str(self.folder / ".cache/zpdbench")}
+        environment = {
+            **os.environ,
+            **self.env,
+            "ZPDBENCH_CACHE": str(self.folder / ".cache/zpdbench"),
+        }
         return subprocess.Popen(
             self.command(*arguments),
             env=environment,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from zpdbench import __version__, startup
+from zpdbench import __version__, arithmetic, startup
 from zpdbench.errors import UserError
 
 EXIT_USER_ERROR = 2
@@ -468,6 +468,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; 0, or 2 on a user's mistake, 4 without a sandbox, the verb's own code."""
     args = build_parser().parse_args(argv)
+    # Before a verb's module loads numpy.
+    arithmetic.choose_tables()
     try:
         code = int(importlib.import_module(VERBS[args.verb].module).main(args) or 0)
         if code == 0 and VERBS[args.verb].recorded:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
-from zpdbench import devices, files, resources
+from zpdbench import arithmetic, devices, files, resources
 from zpdbench.checkpoints import folders
 from zpdbench.corpora import make_items, sources
 from zpdbench.errors import UserError
@@ -78,6 +78,8 @@ def check_machine(study: Study) -> None:
     Raises:
         UserError: the first one that is not there.
     """
+    if study.computes == "portable":
+        arithmetic.check()
     for source in study.hub_sources:
         fetch.check_pinned(Repository(source.kind, source.repo, source.revision, source.files))
     for name, model in study.models.items():

@@ -479,6 +479,14 @@ class Study(Section):
     data_dir: Annotated[
         str | None, Field(description="where local data sets lie; else ZPDBENCH_DATA")
     ] = None
+    arithmetic: Annotated[
+        Literal["portable", "native"] | None,
+        Field(
+            description="portable: the same bytes on all processors of a class "
+            "(docs/methods/arithmetic.md); native: as fast as this one can; if not said, portable "
+            "where all models are embedded"
+        ),
+    ] = None
     seeds: Annotated[
         list[Annotated[int, Field(ge=0)]],
         Field(min_length=1, description="one repetition of everything each"),
@@ -578,6 +586,12 @@ class Study(Section):
             benchmarks=list(self.benchmarks),
             parameters={m: float(s.parameters) for m, s in self.models.items() if s.parameters},
         )
+
+    @property
+    def computes(self) -> Literal["portable", "native"]:
+        """The arithmetic of its jobs (`zpdbench.arithmetic`)."""
+        embedded = all(m.source == "embedded" for m in self.models.values())
+        return self.arithmetic or ("portable" if embedded else "native")
 
     @property
     def tables(self) -> list[str]:
@@ -717,11 +731,19 @@ def _corpus_keys(study: Study) -> Any:
     return corpus
 
 
+def _checkpoint_keys(study: Study, wildcards: Any) -> Any:
+    model = study.models[wildcards.model]
+    keys = model.model_dump(mode="json", exclude={"parameters"})
+    # Others are copied, not computed.
+    return [keys, study.computes] if model.source == "embedded" else keys
+
+
 def _training_keys(study: Study, wildcards: Any) -> Any:
     how = {"threads", "processes", "gradient_checkpointing"}
     keys = [
         study.training.model_dump(mode="json", exclude=how),
         study.dump("conditions", wildcards.condition),
+        study.computes,
     ]
     return keys if study.corpus.difficulty == "reference" else [*keys, study.corpus.difficulty]
 
@@ -743,7 +765,9 @@ def _chunk_keys(study: Study, wildcards: Any) -> Any:
     )
     if study.generations.engine == "openai":
         generations["served"] = study.generations.endpoint(wildcards.model)[1]
-    return [[list(r) for r in members], benchmarks, generations, study.served_steps]
+    answers = [[list(r) for r in members], benchmarks, generations, study.served_steps]
+    # A server computes as it was started.
+    return answers if study.generations.engine == "openai" else [*answers, study.computes]
 
 
 def _score_keys(study: Study, wildcards: Any) -> Any:
@@ -766,9 +790,7 @@ TABLES = ("rq1", "h3b", "r1", "efficiency", "power", "expected")
 """Secondary statistics, each a rule and a verb of its own name."""
 
 _DEPENDS = {
-    "make_checkpoint": lambda s, w: s.models[w.model].model_dump(
-        mode="json", exclude={"parameters"}
-    ),
+    "make_checkpoint": _checkpoint_keys,
     "make_corpus": lambda s, w: [
         _corpus_keys(s),
         {

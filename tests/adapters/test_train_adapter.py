@@ -444,13 +444,13 @@ def test_a_changed_trainer_does_not_go_on_with_an_older_state(
     # As if one of the modules that the numbers come from had been edited.
     sources = tmp_path / "sources"
     sources.mkdir()
-    for name in state._ARITHMETIC:
+    for name in state._TRAINER:
         (sources / f"{name}.py").write_bytes(
             Path(state.__file__).with_name(f"{name}.py").read_bytes()
         )
-    before = state.arithmetic()
+    before = state.trainer()
     monkeypatch.setattr(state, "__file__", str(sources / "state.py"))
-    assert state.arithmetic() == before
+    assert state.trainer() == before
     (sources / "lora.py").write_text("# other sums\n")
     kill_at, done[:] = -1, []
     train()

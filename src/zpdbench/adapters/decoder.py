@@ -22,13 +22,29 @@ from zpdbench.errors import UserError
 
 
 @dataclass(frozen=True)
+class Block:
+    """Sequences that follow one another in a batch and are padded to one length.
+
+    Attributes:
+        tokens: where the block's tokens lie in the batch.
+        rows: its sequences.
+        length: what each is padded to.
+    """
+
+    tokens: slice
+    rows: int
+    length: int
+
+
+@dataclass(frozen=True)
 class Packed:
     """A batch of token sequences without padding.
 
     Attributes:
         ids: all tokens, sequence after sequence, shape (tokens,).
         positions: each token's position in its sequence, shape (tokens,).
-        slots: each token's place in the padded (batch * length) layout, shape (tokens,).
+        slots: each token's place in its block's padded (sequences * length) layout, (tokens,).
+        blocks: the sequences that attention lays out together, one block after another.
         lengths: tokens of each sequence.
         select: places of the tokens whose successor is to be predicted, shape (targets,).
         targets: those successors, shape (targets,).
@@ -38,15 +54,11 @@ class Packed:
     ids: Tensor
     positions: Tensor
     slots: Tensor
+    blocks: tuple[Block, ...]
     lengths: tuple[int, ...]
     select: Tensor
     targets: Tensor
     owner: Tensor
-
-    @property
-    def longest(self) -> int:
-        """Length of the longest sequence."""
-        return max(self.lengths)
 
 
 @dataclass(frozen=True)
@@ -153,14 +165,23 @@ class Attention(nn.Module):
         q = rotate(self.q_proj(x).view(tokens, self.heads, self.head_dim), cos, sin)
         k = rotate(self.k_proj(x).view(tokens, self.kv_heads, self.head_dim), cos, sin)
         v = self.v_proj(x).view(tokens, self.kv_heads, self.head_dim)
-        rows, longest = len(batch.lengths), batch.longest
-        padded = rows * longest != tokens
+        mixed = [self._mix(q, k, v, batch, block, dtype) for block in batch.blocks]
+        joined = mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+        return self.o_proj(products.cast(joined, x.dtype))
+
+    def _mix(
+        self, q: Tensor, k: Tensor, v: Tensor, batch: Packed, block: Block, dtype: torch.dtype
+    ) -> Tensor:
+        """Of one block's tokens: (tokens, heads, head_dim) -> (tokens of the block, hidden)."""
+        rows, length = block.rows, block.length
+        slots = batch.slots[block.tokens]
+        padded = rows * length != len(slots)
 
         def lay_out(t: Tensor) -> Tensor:
-            t = products.cast(t, dtype)
+            t = products.cast(t[block.tokens], dtype)
             if padded:
-                t = t.new_zeros(rows * longest, *t.shape[1:]).index_copy_(0, batch.slots, t)
-            t = t.view(rows, longest, *t.shape[1:]).transpose(1, 2)
+                t = t.new_zeros(rows * length, *t.shape[1:]).index_copy_(0, slots, t)
+            t = t.view(rows, length, *t.shape[1:]).transpose(1, 2)
             # The CPU kernel for grouped queries is the unfused one: repeat, then the fused one.
             if t.shape[1] != self.heads:
                 t = t.repeat_interleave(self.heads // t.shape[1], dim=1)
@@ -169,9 +190,8 @@ class Attention(nn.Module):
         mixed = functional.scaled_dot_product_attention(
             lay_out(q), lay_out(k), lay_out(v), is_causal=True
         )
-        mixed = mixed.transpose(1, 2).reshape(rows * longest, self.heads * self.head_dim)
-        mixed = mixed.index_select(0, batch.slots) if padded else mixed
-        return self.o_proj(products.cast(mixed, x.dtype))
+        mixed = mixed.transpose(1, 2).reshape(rows * length, self.heads * self.head_dim)
+        return mixed.index_select(0, slots) if padded else mixed
 
 
 class Mlp(nn.Module):
@@ -190,6 +210,8 @@ class Mlp(nn.Module):
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """`silu(gate) up` (Shazeer 2020), all of shape (tokens, intermediate)."""
+    if not torch.is_grad_enabled():
+        return products.rowwise(functional.silu, gate).mul_(up)
     return _SwiGlu.apply(gate, up)
 
 
@@ -282,7 +304,7 @@ def rotary(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tens
     frequency = 1.0 / theta ** (exponent.float() / head_dim)
     angle = positions.float()[:, None] * frequency
     angle = torch.cat((angle, angle), dim=-1)[:, None, :]
-    return angle.cos(), angle.sin()
+    return products.rowwise(torch.cos, angle), products.rowwise(torch.sin, angle)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

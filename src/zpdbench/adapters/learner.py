@@ -130,7 +130,9 @@ class ModelLearner:
         self, rows: Rows, part: Rows
     ) -> tuple[list[NDArray[np.float64]], NDArray[np.int64]]:
         """`_tokens` of one batch, `part` of `rows`."""
-        batch = pack(self.tokens, rows[part], self.group.device)
+        # On a CPU a score is the example's own to the last bit, whatever it is scored beside.
+        device = self.group.device
+        batch = pack(self.tokens, rows[part], device, apart=device == "cpu")
         found = measure(self.model(batch), self.model.head, batch.targets)
         values = (found.loss, found.confidence, found.entropy, found.correct)
         return [v.cpu().double().numpy() for v in values], part[batch.owner.cpu().numpy()]

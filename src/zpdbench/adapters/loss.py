@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zpdbench.adapters import products
+
 CHUNK = 1 << 24
 """Logits that may stand in memory at once (float32: 64 MiB)."""
 ROWS = 512
@@ -100,19 +102,20 @@ def measure(hidden: Tensor, head: Tensor, targets: Tensor) -> TokenMeasures:
     parts: list[tuple[Tensor, ...]] = []
     for start in range(0, len(targets), rows):
         part = slice(start, start + rows)
-        logits = (hidden[part].to(head.dtype) @ head.T).float()
+        target = targets[part]
+        logits = (products.filled(hidden[part].to(head.dtype)) @ head.T).float()
         normaliser = logits.logsumexp(-1)
         best, index = logits.max(-1)
-        chosen = logits.gather(-1, targets[part, None])[:, 0]
         # entropy = log Z - E[logit]; the expectation by one fused product.
         probability = torch.exp(logits - normaliser[:, None])
         entropy = normaliser - torch.linalg.vecdot(probability, logits)
+        count = len(target)
         parts.append(
             (
-                normaliser - chosen,
-                (best - normaliser).exp(),
-                (entropy / math.log(head.shape[0])).clamp_(0.0, 1.0),
-                index == targets[part],
+                normaliser[:count] - logits[:count].gather(-1, target[:, None])[:, 0],
+                (best - normaliser).exp()[:count],
+                (entropy / math.log(head.shape[0])).clamp_(0.0, 1.0)[:count],
+                index[:count] == target,
             )
         )
     return TokenMeasures(*(torch.cat(column) for column in zip(*parts, strict=True)))

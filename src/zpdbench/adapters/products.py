@@ -8,6 +8,7 @@ no operand's value, and its result is rounded as it would be anyway.
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -15,12 +16,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from zpdbench import arithmetic
+from zpdbench.arithmetic import MIN_ROWS
 
-@cache
+
 def native(device: str) -> bool:
-    """Whether a device of this type (cpu, cuda, mps) multiplies bfloat16 matrices itself."""
+    """Whether a device of this type (cpu, cuda, mps) multiplies bfloat16 matrices itself.
+
+    Portable arithmetic has no bfloat16 products: not all processors of its class do.
+    """
     if device != "cpu":
         return True
+    return not arithmetic.is_portable() and _cpu_multiplies_bfloat16()
+
+
+@cache
+def _cpu_multiplies_bfloat16() -> bool:
     if platform.machine().lower() in ("x86_64", "amd64"):
         # torch's own answer is yes for AVX-512 alone, which only imitates the arithmetic.
         cpu: Any = torch.cpu
@@ -66,4 +77,31 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """(tokens, in) -> (tokens, out) for a weight of x's type."""
     if x.dtype == torch.bfloat16:
         return _Linear.apply(x, weight, bias)
+    if len(x) < MIN_ROWS and not torch.is_grad_enabled():
+        return functional.linear(filled(x), weight, bias)[: len(x)]
     return functional.linear(x, weight, bias)
+
+
+def filled(x: Tensor) -> Tensor:
+    """`x`, on a CPU with rows of zeros up to MIN_ROWS; a product's row is then its own alone."""
+    if len(x) >= MIN_ROWS or x.device.type != "cpu":
+        return x
+    return torch.cat((x, x.new_zeros(MIN_ROWS - len(x), *x.shape[1:])))
+
+
+_GRAIN, _VECTORS = 32768, 32
+"""Values that torch gives to one thread at least; values that its kernels take at a time."""
+
+
+def rowwise(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """An elementwise function of (rows, ...) that gives a row the same bits among any others.
+
+    torch's kernels compute what is left over after whole vectors, at the end of each thread's
+    share, by another formula. On a CPU without gradients the shares are whole rows.
+    """
+    if x.device.type != "cpu" or torch.is_grad_enabled() or not len(x):
+        return function(x)
+    width = x.numel() // len(x)
+    size = max(1, _GRAIN // width) if width % _VECTORS == 0 else 1
+    parts = [function(part) for part in x.split(size)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -22,16 +22,16 @@ from zpdbench.adapters.parallel import Group
 FORMAT = 2
 """Raised when the state's content changes; part of the key."""
 
-_ARITHMETIC = ("batches", "decoder", "learner", "loop", "lora", "loss", "optimiser", "products")
+_TRAINER = ("batches", "decoder", "learner", "loop", "lora", "loss", "optimiser", "products")
 
 
-def arithmetic() -> str:
+def trainer() -> str:
     """Digest of the modules that training's numbers come from; part of the key.
 
     So no run is taken up by a trainer that would have gone another way, be it in the last bits.
     """
     folder = Path(__file__).parent
-    return files.digest([files.sha256_file(folder / f"{name}.py") for name in _ARITHMETIC])
+    return files.digest([files.sha256_file(folder / f"{name}.py") for name in _TRAINER])
 
 
 @dataclass

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zpdbench import files, grid, resources, startup, study
+from zpdbench import arithmetic, files, grid, resources, startup, study
 from zpdbench.adapters import parallel
 from zpdbench.errors import UserError
 from zpdbench.progress import Task, track
@@ -32,6 +32,7 @@ def main(args: argparse.Namespace) -> int:
     """
     started = time.perf_counter()
     settings = study.load(args.study)
+    arithmetic.choose(settings.computes)
     processes = settings.training.processes
     if processes > 1 and not parallel.started(processes):
         given = {k: v for k, v in vars(args).items() if k != "verb"}
@@ -86,7 +87,7 @@ def train(
         from zpdbench.adapters import base_perplexity, encoding, methods, trace
         from zpdbench.adapters.learner import ModelLearner
         from zpdbench.adapters.loop import Run, Settings
-        from zpdbench.adapters.state import FORMAT, Store, arithmetic
+        from zpdbench.adapters.state import FORMAT, Store, trainer
         from zpdbench.curriculum import conditions, diagnosis, registry
 
         frame = read_corpus(corpus)
@@ -130,7 +131,13 @@ def train(
                 checkpoint,
                 tokens,
                 trainable,
-                [base["digest"], corpus_digest, encoder.digest, training.max_tokens],
+                [
+                    base["digest"],
+                    corpus_digest,
+                    encoder.digest,
+                    training.max_tokens,
+                    settings.computes,
+                ],
                 files.cache_folder(),
                 torch.bfloat16 if training.precision == "bfloat16" else torch.float32,
                 group,
@@ -164,7 +171,8 @@ def train(
     key = files.digest(
         [
             FORMAT,
-            arithmetic(),
+            trainer(),
+            settings.computes,
             training.model_dump(mode="json", exclude={"gradient_checkpointing"}),
             chosen.model_dump(mode="json"),
             seed,

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zpdbench import files, startup, study
+from zpdbench import arithmetic, files, startup, study
 from zpdbench.checkpoints import folders, sources, upscaling
 from zpdbench.errors import UserError
 from zpdbench.hub import fetch
@@ -31,6 +31,7 @@ def main(args: argparse.Namespace) -> None:
             where=str(args.study),
             fix="name one of the configuration's models",
         )
+    arithmetic.choose(settings.computes)
     make(args.model, spec, Path(args.out), threads=args.threads, hub=settings.hub)
 
 

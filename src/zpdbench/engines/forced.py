@@ -10,10 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+
+from zpdbench.engines import punica  # before vLLM: see there
+
+# isort: split
 from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, process_dict_updates
-
-from zpdbench.engines import punica
 
 KEY = "zpdbench_forced"
 """Key of `SamplingParams.extra_args`: the ids to generate first, in order."""

@@ -13,22 +13,42 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
-from vllm.platforms import current_platform
 
-MIN_ROWS = 8
-"""Rows from which on a product's rows do not depend on their number (measured: 4)."""
+from zpdbench import arithmetic
+from zpdbench.arithmetic import MIN_ROWS
+
+# vLLM loads its compiled kernels when it is imported.
+arithmetic.hide_extensions()
+
+from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU  # noqa: E402
+from vllm.model_executor.layers import utils  # noqa: E402
+from vllm.platforms import current_platform  # noqa: E402
 
 
 def install() -> None:
     """Have vLLM use these products in this process, if it runs on CPU.
 
-    To be called before vLLM builds its LoRA layers: `ForcedDecoding`, which is built before them
-    in every worker process, does so.
+    To be called before vLLM builds its layers: `ForcedDecoding`, which is built before them in
+    every worker process, does so.
     """
     if current_platform.is_cpu():
+        utils.cpu_unquantized_gemm = linear
         name = f"{GroupedPunicaWrapper.__module__}.{GroupedPunicaWrapper.__qualname__}"
         current_platform.get_punica_wrapper = lambda: name  # type: ignore[method-assign]
+
+
+def linear(
+    layer: torch.nn.Module,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """vLLM's linear layer; in float32 fewer than MIN_ROWS rows, (rows, in), are filled up."""
+    rows = len(x)
+    if rows >= MIN_ROWS or x.dtype != torch.float32 or x.dim() != 2:
+        return layer.cpu_linear(x, weight, bias)
+    filled = torch.cat((x, x.new_zeros(MIN_ROWS - rows, x.shape[1])))
+    return layer.cpu_linear(filled, weight, bias)[:rows]
 
 
 class GroupedPunicaWrapper(PunicaWrapperCPU):

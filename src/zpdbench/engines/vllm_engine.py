@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from zpdbench import startup
+from zpdbench import arithmetic, startup
 from zpdbench.engines import Adapter, Answer, Request, Settings, Tag, engine_version, rates
 from zpdbench.engines.choices import Path as ChoicePath
 from zpdbench.engines.choices import paths, sums
@@ -65,6 +65,8 @@ class VllmEngine:
         try:
             with startup.uncollected():
                 import torch
+
+                arithmetic.hide_extensions()
                 from vllm.engine.arg_utils import EngineArgs
                 from vllm.platforms import current_platform
                 from vllm.v1.engine.llm_engine import LLMEngine

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zpdbench import devices, files, grid, resources, startup
+from zpdbench import arithmetic, devices, files, grid, resources, startup
 from zpdbench import study as studies
 from zpdbench.engines import (
     Adapter,
@@ -70,6 +70,7 @@ def main(args: argparse.Namespace) -> None:
             where="study",
             fix=f"one of {known}" if known else f"models: {', '.join(study.models)}",
         )
+    arithmetic.choose(study.computes)
     if study.generations.engine == "vllm":
         from zpdbench.engines.vllm_engine import set_environment
 
@@ -237,6 +238,7 @@ class Job:
             kv_cache_gib=self.section.kv_cache_gib,
             threads=self.section.threads,
             seed=self.section.seed,
+            arithmetic=self.study.computes,
             base_url=self.section.endpoint(self.model)[0],
             options=self._options(),
         )
