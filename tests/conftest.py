@@ -15,8 +15,8 @@ if arithmetic.processor().has_avx2 and os.environ.get("ZPDBENCH_TEST_ARITHMETIC"
 else:
     arithmetic.choose("native")
 
-from tests.installed import apptainer, images, slurm  # noqa: E402
-from tests.micro import micro  # noqa: E402
+from tests.installed import apptainer, images, slurm
+from tests.micro import micro
 
 __all__ = ["apptainer", "images", "micro", "slurm"]
 
