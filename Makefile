@@ -1,8 +1,8 @@
-# `make h3a` and `make test` each set up all they need on a fresh machine with Python 3.11.
+# `make h3a` and `make test` each set up all they need on a fresh machine; envs/python.sh finds Python 3.11.
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-PYTHON ?= python3.11
+PYTHON ?=
 BIN := .venv/bin
 CORES ?= all
 
@@ -30,8 +30,7 @@ help: ## this list
 venv: .venv/installed ## .venv with everything, each package checked by hash
 
 .venv/installed: envs/all.txt envs/uv.txt pyproject.toml
-	command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here; give another by PYTHON=" >&2; exit 2; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/pip || { python=$$(envs/python.sh "$(PYTHON)") && "$$python" -m venv .venv; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/uv.txt
 	# The lock is complete, so nothing is resolved: what others ask for and overrides.txt drops stays out.
 	UV_DEFAULT_INDEX="$$($(BIN)/python -m pip config get global.index-url 2>/dev/null || true)"; \
@@ -107,7 +106,7 @@ schema: venv ## write config/schema.json from the study model
 	$(BIN)/zpdbench schema > config/schema.json
 
 docs: venv ## the documentation as a site in .cache/site, which fetches nothing when it is read
-	test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	test -x .venv-docs/bin/python || $(BIN)/python -m venv .venv-docs
 	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/docs.txt
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
 	! grep -rlE '<(script|link|img|iframe)[^>]+(src|href)="?https?://' .cache/site --include=*.html
