@@ -73,10 +73,9 @@ def is_stream(path: str | Path) -> bool:
     So it is with pipes, devices and whatever stands at an open descriptor: /dev/stdout, /dev/fd/63.
     """
     path = Path(path)
-    if _descriptor(path) is not None:
-        return True
     try:
-        return not stat.S_ISREG(path.stat().st_mode) and not path.is_dir()
+        mode = path.stat().st_mode
+        return _descriptor(path) is not None or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
     except OSError:
         return False
 
@@ -181,6 +180,12 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def is_replaceable(folder: Path) -> bool:
+    """Whether a folder is empty, but for Snakemake's mark, or was made by `atomic_directory`."""
+    names = {entry.name for entry in folder.iterdir()}
+    return "MANIFEST.json" in names or names <= UNHASHED_NAMES
 
 
 @contextmanager
@@ -331,6 +336,43 @@ def format_number(value: Any) -> str:
         return f"{value + 0.0:.12g}"
     text = str(value)
     return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+
+
+def read_tsv(path: str | Path) -> tuple[list[str], list[dict[str, str]]]:
+    """A TSV's columns and rows, as text; what `format_number` escaped stays escaped.
+
+    Only `\\n`, or `\\r\\n`, ends a line: a field may hold any other separator of lines.
+
+    Raises:
+        UserError: unreadable, empty, a column twice, or a line with another number of fields.
+    """
+    from zpdbench.errors import UserError
+
+    try:
+        text = Path(path).read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"cannot be read ({error.__class__.__name__})",
+            where=str(path),
+            fix="give a results table, such as h3a.tsv",
+        ) from error
+    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+    if not lines[0].strip():
+        raise UserError("is empty", where=str(path), fix="run the workflow again")
+    columns = lines[0].split("\t")
+    if len(set(columns)) != len(columns):
+        raise UserError("names a column twice", where=f"{path}:1", fix="keep one")
+    rows = []
+    for number, line in enumerate(lines[1:], 2):
+        fields = line.split("\t")
+        if len(fields) != len(columns):
+            raise UserError(
+                f"{len(fields)} fields where the header has {len(columns)}",
+                where=f"{path}:{number}",
+                fix="give a tab-separated results table",
+            )
+        rows.append(dict(zip(columns, fields, strict=True)))
+    return columns, rows
 
 
 def write_tsv(path: str | Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -7,6 +7,7 @@ takes for something else than a name is refused when the configuration is read.
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -97,7 +98,7 @@ def _checked(path: str) -> str:
             raise ValueError(f"a path may hold no {character!r}")
     if not path.strip():
         raise ValueError("is empty")
-    path = os.fspath(PurePosixPath(path))
+    path = re.sub("^/+", "/", str(PurePosixPath(path)))
     for part in PurePosixPath(path).parts:
         if part.startswith("-"):
             raise ValueError("no part of a path may begin with a hyphen, as options do")

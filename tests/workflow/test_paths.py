@@ -1,0 +1,70 @@
+"""Paths that a shell would read otherwise: quoted in every rule, and used or refused as a whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.micro import SNAKEMAKE
+
+
+def run(root: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [SNAKEMAKE, "--snakefile", str(root / "Snakefile"), "--directory", str(folder)]
+    command += ["--cores", "1", *arguments]
+    environment = {**os.environ, "ZPDBENCH_CACHE": str(folder / "cache")}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_no_rule_leaves_a_path_unquoted(root: Path) -> None:
+    for file in sorted((root / "rules").glob("*.smk")):
+        for shell in re.findall(r"\n +shell:\n((?: +\".*\"\n)+)", file.read_text("utf-8")):
+            used = re.findall(r"\{((?:input|output|log|params)[^}]*)\}", shell)
+            assert used or "{" not in shell
+            for name in used:
+                # Quoted where they are put together.
+                assert name.endswith(":q") or name in ("params.tables", "params.asked"), (
+                    file,
+                    name,
+                )
+
+
+@pytest.mark.parametrize("results", ["my results/", "./a;touch X & (b) #c/d"])
+def test_an_odd_folder_of_results_works(root: Path, tmp_path: Path, results: str) -> None:
+    place = tmp_path / results
+    config = write(root, tmp_path, results)
+    given = f"{results.removeprefix('./').rstrip('/')}/items/mmlu.parquet"
+    done = run(root, tmp_path, given, "--configfile", str(config))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (place / "items/mmlu.parquet").is_file()
+    assert (place / "records/items/mmlu.parquet.json").is_file()
+    assert (place / "logs/make_items/mmlu.log").is_file()
+    expected = {place.relative_to(tmp_path).parts[0], "study.yaml", ".snakemake", "cache"}
+    assert {p.name for p in tmp_path.iterdir()} == expected
+
+
+@pytest.mark.parametrize("results", ["$(touch X)", "it's", "a\nb", "-x", "{a}"])
+def test_what_cannot_work_is_one_line(root: Path, tmp_path: Path, results: str) -> None:
+    config = write(root, tmp_path, results)
+    done = run(root, tmp_path, "all", "--configfile", str(config))
+    assert done.returncode == 2
+    said = [x for x in done.stderr.splitlines() if x.startswith("configuration: ")]
+    assert len(said) == 1 and f"{config}:1: results: " in said[0]
+    assert "Traceback" not in done.stderr
+    assert {p.name for p in tmp_path.iterdir()} <= {"study.yaml", ".snakemake"}
+
+
+def write(root: Path, folder: Path, results: str) -> Path:
+    """The micro study with another folder of results, named in its first line."""
+    text = (root / "config/micro.yaml").read_text("utf-8")
+    kept = [line for line in text.splitlines() if not line.startswith("results:")]
+    config = folder / "study.yaml"
+    # JSON's strings are YAML's.
+    config.write_text("\n".join([f"results: {json.dumps(results)}", *kept]) + "\n", "utf-8")
+    return config
