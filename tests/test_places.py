@@ -92,6 +92,16 @@ def test_an_address_stays() -> None:
         places.address_or_file("docker://host/$(id)@sha256:0")
 
 
+def test_images_are_named_in_letters_that_no_shell_reads() -> None:
+    address = "docker://host:5000/a/b@sha256:" + "0" * 64
+    assert places.of_image(address) == address
+    assert places.of_image("./.cache//images/") == ".cache/images"
+    assert places.of_image("가/x") == "가/x"
+    for image in ("a b/x.sif", "a;id", "a&b", "a|b", "(a)", "docker://h/a;id@sha256:0", "a#b"):
+        with pytest.raises(ValueError, match="may hold no"):
+            places.of_image(image)
+
+
 def test_what_verify_is_asked_for() -> None:
     asked = {"bundle": "./a b.zip", "level": 2, "data": "x/"}
     assert places.of_request(asked) == {"bundle": "a b.zip", "level": 2, "data": "x"}

@@ -73,6 +73,17 @@ def address_or_file(place: str) -> str:
     return anywhere(place)
 
 
+def of_image(place: str) -> str:
+    """As `address_or_file`, for an image or a folder of them: Snakemake quotes their names nowhere.
+
+    Raises:
+        ValueError: a space or a sign that a shell would read, or as in `anywhere`.
+    """
+    if odd := re.search(r"[^\w@%+=:,./~-]", place):
+        raise ValueError(f"an image's path or address may hold no {odd[0]!r}")
+    return address_or_file(place)
+
+
 def of_request(request: Mapping[str, Any]) -> dict[str, Any]:
     """What `verify` is asked for by --config, its paths in their one form.
 

@@ -35,6 +35,7 @@ Commit = Annotated[str, Field(pattern=rf"^{revisions.COMMIT}$")]
 Place = Annotated[str, AfterValidator(places.anywhere)]
 Below = Annotated[str, AfterValidator(places.below)]
 AddressOrFile = Annotated[str, AfterValidator(places.address_or_file)]
+Image = Annotated[str, AfterValidator(places.of_image)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -407,7 +408,7 @@ class Sandbox(Section):
 class Images(Section):
     """The container images of the four stages; used with `--sdm apptainer` only."""
 
-    folder: Annotated[Place, Field(description="where built images lie")] = ".cache/images"
+    folder: Annotated[Image, Field(description="where built images lie")] = ".cache/images"
     flavour: Annotated[
         Literal["cpu", "cuda"], Field(description="of the images for training and serving")
     ] = "cpu"
@@ -420,12 +421,12 @@ class Images(Section):
         ),
     ] = True
     train: Annotated[
-        AddressOrFile | None,
+        Image | None,
         Field(description="another image: a file, or an address with @sha256:"),
     ] = None
-    serve: Annotated[AddressOrFile | None, Field(description="likewise")] = None
-    score: Annotated[AddressOrFile | None, Field(description="likewise")] = None
-    stats: Annotated[AddressOrFile | None, Field(description="likewise")] = None
+    serve: Annotated[Image | None, Field(description="likewise")] = None
+    score: Annotated[Image | None, Field(description="likewise")] = None
+    stats: Annotated[Image | None, Field(description="likewise")] = None
 
     @model_validator(mode="after")
     def _pinned(self) -> Self:
