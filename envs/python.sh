@@ -24,6 +24,10 @@ if [[ -n ${1:-} ]]; then
     "give another, or leave PYTHON= out: one is found or fetched"
 fi
 
+# Scripts' first lines, PATH and Snakemake's patterns would read these otherwise.
+odd="*[\'\"\`\\$\\\\{}:"$'\n'"]*"
+[[ $PWD != $odd ]] || fail "this folder's path holds a quote, a colon, \$, a brace or the like: $PWD" \
+  "move or clone it elsewhere; spaces are fine"
 command -v git >/dev/null || fail "no git here: results could not name their commit" \
   "install it: apt-get install git, dnf install git"
 free=$(df -Pk . | tail -n 1 | awk '{ print $(NF - 2) }')

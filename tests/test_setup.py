@@ -98,6 +98,16 @@ def test_what_is_lacking_is_one_line(machine: Machine) -> None:
     assert machine.run().returncode == 0
 
 
+@pytest.mark.parametrize("name", ["it's", 'a"b', "a$b", "a`b", "a\\b", "a{b}", "a:b", "a\nb"])
+def test_a_folder_that_others_would_misread(tmp_path: Path, root: Path, name: str) -> None:
+    machine = Machine(tmp_path / "x", root)
+    machine.python("python3.11")
+    assert machine.run().returncode == 0
+    machine.project = machine.project.rename(tmp_path / name)
+    done = machine.run()
+    assert done.returncode == 2 and "this folder's path holds" in done.stderr
+
+
 def test_what_cannot_be_fetched_is_one_line(machine: Machine) -> None:
     """With a uv that is there: what it says last is told."""
     machine.python("python3", version="(3, 13)")
