@@ -50,7 +50,7 @@ check: venv ## lint, format, types, tests that can be collected, the workflow's 
 	$(BIN)/python -m pytest --collect-only -qq >/dev/null || $(BIN)/python -m pytest --collect-only -q
 	$(BIN)/snakemake --lint
 	for config in config/*.yaml; do case $$config in *lock*) continue;; esac; \
-	  $(BIN)/snakemake --dry-run --quiet all --configfile $$config --config results=$$(mktemp -d) >/dev/null \
+	  $(BIN)/snakemake --dry-run --quiet all --configfile $$config --config "results=$$(mktemp -d)" >/dev/null \
 	    || { echo "dry run failed: $$config" >&2; exit 1; }; done
 
 format: venv ## put code and rules into shape
@@ -120,4 +120,4 @@ test-images: venv ## all four images, the micro grid in them, on the host and th
 docker-h3a: venv ## OUT (h3a.tsv) from SCORES (the runs' verdicts) in the stats image, by podman or docker
 	$(BIN)/snakemake --cores $(CORES) "$$($(BIN)/python -c 'import pathlib; from zpdbench.images import names; print(".cache/images/" + names.image_name(pathlib.Path("."), "stats") + ".sif")')"
 	DOCKER="$(DOCKER)" containers/run-oci.sh stats zpdbench h3a --scores $(SCORES) \
-	  $(if $(ADAPTERS),--adapters $(ADAPTERS)) --configfile $(CONFIG) --out $(OUT)
+	  $(if $(ADAPTERS),--adapters $(ADAPTERS)) --configfile $(CONFIG) --out "$(OUT)"

@@ -28,6 +28,7 @@ try:
     request = places.of_request(request)
     study = lock_study(config, workflow.configfiles, in_containers=in_containers)
     preflight.check_names(study)
+    inputs.check(study)
     images = containers.image_files(study.images, Path(workflow.basedir))
     # In a dry run too: Snakemake itself wants Apptainer for that.
     if in_containers:

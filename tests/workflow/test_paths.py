@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.micro import SNAKEMAKE
 
@@ -58,6 +59,20 @@ def test_what_cannot_work_is_one_line(root: Path, tmp_path: Path, results: str) 
     assert len(said) == 1 and f"{config}:1: results: " in said[0]
     assert "Traceback" not in done.stderr
     assert {p.name for p in tmp_path.iterdir()} <= {"study.yaml", ".snakemake"}
+
+
+def test_a_file_s_name_that_snakemake_reads_otherwise(root: Path, tmp_path: Path) -> None:
+    """It comes from the disk, not from the configuration."""
+    config = write(root, tmp_path, "results")
+    study = yaml.safe_load(config.read_text("utf-8"))
+    model = tmp_path / "model"
+    model.mkdir()
+    study["models"]["mini-qwen"] = {"source": "local", "path": str(model), "parameters": 1000000}
+    config.write_text(yaml.safe_dump(study), "utf-8")
+    (model / "notes{1}.txt").write_text("")
+    done = run(root, tmp_path, "all", "--configfile", str(config), "--dry-run")
+    assert done.returncode == 2, done.stderr
+    assert re.search(r"^configuration: .*notes\{1\}\.txt", done.stderr, re.M)
 
 
 def write(root: Path, folder: Path, results: str) -> Path:
