@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from tests.micro import SNAKEMAKE
+from zpdbench import cli
 
 
 def run(root: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -34,6 +36,36 @@ def test_no_rule_leaves_a_path_unquoted(root: Path) -> None:
                     file,
                     name,
                 )
+
+
+def test_every_command_gets_its_paths_whole(root: Path, tmp_path: Path) -> None:
+    """Each verb's own parser reads what a shell would make of its rule's command."""
+    results = "my results; (1)"
+    config = write(root, tmp_path, results)
+    done = run(
+        root,
+        tmp_path,
+        *("all", f"{results}/crate.zip", f"{results}/verification.tsv"),
+        *("--dry-run", "--printshellcmds", "--configfile", str(config)),
+    )
+    assert done.returncode == 0, done.stderr
+    lines = re.findall(r"^(?:Shell command: |\s*)(zpdbench .*)$", done.stdout, re.M)
+    parser, verbs = cli.build_parser(), set()
+    for line in lines:
+        words = shlex.split(line)
+        end = words.index("&>") if "&>" in words else words.index("2>&1")
+        args = parser.parse_args(words[1:end])
+        verbs.add(args.verb)
+        for value in vars(args).values():
+            for word in value if isinstance(value, list) else [value]:
+                # A path below results is one below it still, and no word is a piece of one.
+                assert (
+                    not isinstance(word, str)
+                    or word.startswith(f"{results}/")
+                    or (not set(word) & set(" ;()") and ("/" not in word or word == args.workflow))
+                ), (line, word)
+    assert verbs > {"make-checkpoint", "train-adapter", "generate-chunk", "score-run", "report"}
+    assert verbs > {"draw-figures", "draw-training", "h3a", "expected", "make-crate"}
 
 
 @pytest.mark.parametrize("results", ["my results/", "./a;touch X & (b) #c/d"])
