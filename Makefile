@@ -1,8 +1,8 @@
-# `make h3a` and `make test` each set up all they need on a fresh machine with Python 3.11.
+# `make h3a` and `make test` each set up all they need on a fresh machine; envs/python.sh finds Python 3.11.
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-PYTHON ?= python3.11
+PYTHON ?=
 BIN := .venv/bin
 CORES ?= all
 
@@ -30,8 +30,7 @@ help: ## this list
 venv: .venv/installed ## .venv with everything, each package checked by hash
 
 .venv/installed: envs/all.txt envs/uv.txt pyproject.toml
-	command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here; give another by PYTHON=" >&2; exit 2; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/pip || { python=$$(envs/python.sh "$(PYTHON)") && "$$python" -m venv .venv; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/uv.txt
 	# The lock is complete, so nothing is resolved: what others ask for and overrides.txt drops stays out.
 	UV_DEFAULT_INDEX="$$($(BIN)/python -m pip config get global.index-url 2>/dev/null || true)"; \
@@ -51,7 +50,7 @@ check: venv ## lint, format, types, tests that can be collected, the workflow's 
 	$(BIN)/python -m pytest --collect-only -qq >/dev/null || $(BIN)/python -m pytest --collect-only -q
 	$(BIN)/snakemake --lint
 	for config in config/*.yaml; do case $$config in *lock*) continue;; esac; \
-	  $(BIN)/snakemake --dry-run --quiet all --configfile $$config --config results=$$(mktemp -d) >/dev/null \
+	  $(BIN)/snakemake --dry-run --quiet all --configfile $$config --config "results=$$(mktemp -d)" >/dev/null \
 	    || { echo "dry run failed: $$config" >&2; exit 1; }; done
 
 format: venv ## put code and rules into shape
@@ -107,7 +106,7 @@ schema: venv ## write config/schema.json from the study model
 	$(BIN)/zpdbench schema > config/schema.json
 
 docs: venv ## the documentation as a site in .cache/site, which fetches nothing when it is read
-	test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	test -x .venv-docs/bin/python || $(BIN)/python -m venv .venv-docs
 	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/docs.txt
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
 	! grep -rlE '<(script|link|img|iframe)[^>]+(src|href)="?https?://' .cache/site --include=*.html
@@ -121,4 +120,4 @@ test-images: venv ## all four images, the micro grid in them, on the host and th
 docker-h3a: venv ## OUT (h3a.tsv) from SCORES (the runs' verdicts) in the stats image, by podman or docker
 	$(BIN)/snakemake --cores $(CORES) "$$($(BIN)/python -c 'import pathlib; from zpdbench.images import names; print(".cache/images/" + names.image_name(pathlib.Path("."), "stats") + ".sif")')"
 	DOCKER="$(DOCKER)" containers/run-oci.sh stats zpdbench h3a --scores $(SCORES) \
-	  $(if $(ADAPTERS),--adapters $(ADAPTERS)) --configfile $(CONFIG) --out $(OUT)
+	  $(if $(ADAPTERS),--adapters $(ADAPTERS)) --configfile $(CONFIG) --out "$(OUT)"

@@ -19,6 +19,6 @@ rule train_adapter:
     message:
         "Fine-tune {wildcards.model}: {wildcards.condition}, seed {wildcards.seed}"
     shell:
-        "zpdbench train-adapter --study {input.study} --checkpoint {input.checkpoint}"
-        " --corpus {input.corpus} --model {wildcards.model} --condition {wildcards.condition}"
-        " --seed {wildcards.seed} --out {output} &> {log}"
+        "zpdbench train-adapter --study {input.study:q} --checkpoint {input.checkpoint:q}"
+        " --corpus {input.corpus:q} --model {wildcards.model} --condition {wildcards.condition}"
+        " --seed {wildcards.seed} --out {output:q} &> {log:q}"

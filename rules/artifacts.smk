@@ -20,8 +20,8 @@ rule make_crate:
     message:
         "The study's evidence in one file"
     shell:
-        "zpdbench make-crate --study {input.study} --workflow {params.workflow} --out {output}"
-        " &> {log}"
+        "zpdbench make-crate --study {input.study:q} --workflow {params.workflow:q} --out {output:q}"
+        " &> {log:q}"
 
 
 # snakemake --cores all verify --config bundle=crate.zip level=2 [digest= signers= signature= data=

@@ -18,5 +18,5 @@ rule make_checkpoint:
     message:
         "Base model {wildcards.model}"
     shell:
-        "zpdbench make-checkpoint --study {input.study} --model {wildcards.model}"
-        " --threads {threads} --out {output} &> {log}"
+        "zpdbench make-checkpoint --study {input.study:q} --model {wildcards.model}"
+        " --threads {threads} --out {output:q} &> {log:q}"

@@ -9,7 +9,7 @@ sys.path.insert(0, os.path.join(workflow.basedir, "src"))
 from snakemake.deployment.singularity import Image
 from snakemake.exceptions import WorkflowError
 
-from zpdbench import cluster, failures, grid, inputs, preflight, resources
+from zpdbench import cluster, failures, grid, inputs, places, preflight, resources
 from zpdbench.errors import UserError
 from zpdbench.images import containers, unpacked
 from zpdbench.study import lock_study, write_lock
@@ -25,8 +25,10 @@ try:
     in_containers = "apptainer" in map(
         str, workflow.deployment_settings.deployment_method
     )
+    request = places.of_request(request)
     study = lock_study(config, workflow.configfiles, in_containers=in_containers)
     preflight.check_names(study)
+    inputs.check(study)
     images = containers.image_files(study.images, Path(workflow.basedir))
     # In a dry run too: Snakemake itself wants Apptainer for that.
     if in_containers:
@@ -91,7 +93,7 @@ onstart:
 
 onsuccess:
     if os.path.exists(paths.table("h3a")):
-        shell(f"zpdbench show {paths.table('h3a')}")
+        shell(shlex.join(["zpdbench", "show", paths.table("h3a")]))
 
 
 onerror:

@@ -19,8 +19,8 @@ rule make_items:
     message:
         "Items of {wildcards.benchmark}"
     shell:
-        "zpdbench make-items --study {input.study} --benchmark {wildcards.benchmark}"
-        " --out {output} &> {log}"
+        "zpdbench make-items --study {input.study:q} --benchmark {wildcards.benchmark}"
+        " --out {output:q} &> {log:q}"
 
 
 rule make_corpus:
@@ -46,5 +46,5 @@ rule make_corpus:
     message:
         "Corpus {wildcards.corpus}, with its difficulty"
     shell:
-        "zpdbench make-corpus --study {input.study} --corpus {wildcards.corpus}"
-        " --threads {threads} --out {output} &> {log}"
+        "zpdbench make-corpus --study {input.study:q} --corpus {wildcards.corpus}"
+        " --threads {threads} --out {output:q} &> {log:q}"

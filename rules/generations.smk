@@ -20,6 +20,6 @@ rule generate_chunk:
     message:
         "Answers of {wildcards.model}, chunk {wildcards.chunk}"
     shell:
-        "zpdbench generate-chunk --study {input.study} --model {wildcards.model}"
-        " --chunk {wildcards.chunk} --checkpoint {input.checkpoint} --adapters {input.adapters}"
-        " --items {input.benchmark_items} --out {output} &> {log}"
+        "zpdbench generate-chunk --study {input.study:q} --model {wildcards.model}"
+        " --chunk {wildcards.chunk} --checkpoint {input.checkpoint:q} --adapters {input.adapters:q}"
+        " --items {input.benchmark_items:q} --out {output:q} &> {log:q}"

@@ -25,8 +25,8 @@ rule build_image:
     message:
         "Image of {wildcards.stage}"
     shell:
-        "zpdbench build-image --stage {wildcards.stage} --flavour {params.flavour}"
-        " --out {output.sif} &> {log}"
+        "zpdbench build-image --stage {wildcards.stage} --flavour {params.flavour:q}"
+        " --out {output.sif:q} &> {log:q}"
 
 
 rule images:

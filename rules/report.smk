@@ -47,11 +47,15 @@ rule draw_figures:
         **resources.for_rule(study, "draw_figures"),
     params:
         digest=study.digest("draw_figures"),
-        tables=" ".join(f"--{name} {path}" for name, path in figure_tables.items()),
+        tables=shlex.join(
+            word
+            for name, path in figure_tables.items()
+            for word in (f"--{name}", path)
+        ),
     message:
         "Figures"
     shell:
-        "zpdbench draw-figures --study {input.study} {params.tables} --out {output} &> {log}"
+        "zpdbench draw-figures --study {input.study:q} {params.tables} --out {output:q} &> {log:q}"
 
 
 rule draw_training:
@@ -76,8 +80,8 @@ rule draw_training:
     message:
         "Figures of the training"
     shell:
-        "zpdbench draw-training --study {input.study} --adapters {input.adapters}"
-        " --corpus {input.corpus} --out {output} &> {log}"
+        "zpdbench draw-training --study {input.study:q} --adapters {input.adapters:q}"
+        " --corpus {input.corpus:q} --out {output:q} &> {log:q}"
 
 
 rule report:
@@ -107,7 +111,7 @@ rule report:
     message:
         "The report"
     shell:
-        "zpdbench report --study {input.study} --tables {input.tables} {input.scores_table}"
-        " --scores {input.scores} --generations {input.generations}"
-        " --items {input.benchmark_items} --adapters {input.adapters} --corpus {input.corpus}"
-        " --out {output} &> {log}"
+        "zpdbench report --study {input.study:q} --tables {input.tables:q} {input.scores_table:q}"
+        " --scores {input.scores:q} --generations {input.generations:q}"
+        " --items {input.benchmark_items:q} --adapters {input.adapters:q} --corpus {input.corpus:q}"
+        " --out {output:q} &> {log:q}"

@@ -19,6 +19,6 @@ rule score_run:
     message:
         "Verdicts on {wildcards.model}: {wildcards.condition}, seed {wildcards.seed}"
     shell:
-        "zpdbench score-run --study {input.study} --model {wildcards.model}"
+        "zpdbench score-run --study {input.study:q} --model {wildcards.model}"
         " --condition {wildcards.condition} --seed {wildcards.seed}"
-        " --generations {input.generations} --items {input.benchmark_items} --out {output} &> {log}"
+        " --generations {input.generations:q} --items {input.benchmark_items:q} --out {output:q} &> {log:q}"

@@ -27,8 +27,8 @@ rule aggregate_scores:
     message:
         "Scores and learning curves"
     shell:
-        "zpdbench aggregate-scores --study {input.study} --out-scores {output.scores}"
-        " --out-curves {output.curves} {input.scores} --adapters {input.adapters} &> {log}"
+        "zpdbench aggregate-scores --study {input.study:q} --out-scores {output.scores:q}"
+        " --out-curves {output.curves:q} {input.scores:q} --adapters {input.adapters:q} &> {log:q}"
 
 
 h3a_table = report(
@@ -60,8 +60,8 @@ rule h3a:
     message:
         "Is the gain larger in the larger model? (H3a)"
     shell:
-        "zpdbench h3a --configfile {input.study} --scores {input.scores}"
-        " --adapters {input.adapters} --out {output} &> {log}"
+        "zpdbench h3a --configfile {input.study:q} --scores {input.scores:q}"
+        " --adapters {input.adapters:q} --out {output:q} &> {log:q}"
 
 
 # Where the runs' own verdicts are read, item by item.
@@ -92,8 +92,8 @@ for verb in ("h3a_sensitivity", "calibration"):
         message:
             "Statistics: {params.verb}"
         shell:
-            "zpdbench {params.verb} --study {input.study} --scores {input.scores}"
-            " --adapters {input.adapters} --out {output} &> {log}"
+            "zpdbench {params.verb:q} --study {input.study:q} --scores {input.scores:q}"
+            " --adapters {input.adapters:q} --out {output:q} &> {log:q}"
 
 
 from_scores_table = {"rq1": "anova", "h3b": "h3b", "r1": "r1", "power": "power"}
@@ -129,8 +129,8 @@ for verb, table in from_scores_table.items():
         message:
             "Statistics: {params.verb}"
         shell:
-            "zpdbench {params.verb} --study {input.study} --scores {input.scores}"
-            " --adapters {input.adapters} --out {output} &> {log}"
+            "zpdbench {params.verb:q} --study {input.study:q} --scores {input.scores:q}"
+            " --adapters {input.adapters:q} --out {output:q} &> {log:q}"
 
 
 rule efficiency:
@@ -155,8 +155,8 @@ rule efficiency:
     message:
         "Steps, FLOPs and seconds to the control's final score"
     shell:
-        "zpdbench efficiency --study {input.study} --scores {input.scores}"
-        " --adapters {input.adapters} --out {output} &> {log}"
+        "zpdbench efficiency --study {input.study:q} --scores {input.scores:q}"
+        " --adapters {input.adapters:q} --out {output:q} &> {log:q}"
 
 
 rule expected:
@@ -182,8 +182,8 @@ rule expected:
     message:
         "What was expected, and what came out"
     shell:
-        "zpdbench expected --study {input.study} --scores {input.scores}"
-        " --efficiency {input.efficiency} --adapters {input.adapters} --out {output} &> {log}"
+        "zpdbench expected --study {input.study:q} --scores {input.scores:q}"
+        " --efficiency {input.efficiency:q} --adapters {input.adapters:q} --out {output:q} &> {log:q}"
 
 
 # Do the tests keep their level? Asked for by name, and of no study: it simulates its own.
@@ -207,7 +207,7 @@ rule validate_statistics:
     message:
         "Simulated studies: level, coverage, power"
     shell:
-        "zpdbench validate-statistics --replicates {params.replicates} --out {output} &> {log}"
+        "zpdbench validate-statistics --replicates {params.replicates:q} --out {output:q} &> {log:q}"
 
 
 tables_of_study = [

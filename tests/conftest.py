@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -15,12 +14,25 @@ if arithmetic.processor().has_avx2 and os.environ.get("ZPDBENCH_TEST_ARITHMETIC"
 else:
     arithmetic.choose("native")
 
+from tests import left_out
 from tests.installed import apptainer, images, slurm
+from tests.left_out import (
+    ROOT,
+    pytest_deselected,
+    pytest_terminal_summary,
+    pytest_testnodedown,
+)
 from tests.micro import micro
 
-__all__ = ["apptainer", "images", "micro", "slurm"]
-
-ROOT = Path(__file__).resolve().parents[1]
+__all__ = [
+    "apptainer",
+    "images",
+    "micro",
+    "pytest_deselected",
+    "pytest_terminal_summary",
+    "pytest_testnodedown",
+    "slurm",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -37,7 +49,7 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Real benchmark and instruction data; without it the test is skipped."""
-    folder = Path(os.environ.get("ZPDBENCH_DATA", ROOT.parent / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip(f"no data at {folder}; set ZPDBENCH_DATA")
+    folder = left_out.data_folder()
+    if folder is None:
+        pytest.skip(left_out.NO_DATA)
     return folder

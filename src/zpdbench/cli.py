@@ -35,6 +35,8 @@ class Verb:
     arguments: tuple[Argument, ...] = field(default=())
     recorded: bool = True
     """Whether a job of the workflow records what it read and wrote (see `records`)."""
+    makes_folder: bool = False
+    """Whether `--out` is a folder."""
 
 
 def _arg(*flags: str, **options: Any) -> Argument:
@@ -63,6 +65,7 @@ VERBS: dict[str, Verb] = {
         "make a base model: pretrain it here, convert it, or up-scale its depth",
         "zpdbench.checkpoints.make_checkpoint",
         (_STUDY, _MODEL, _arg("--threads", type=int, default=1, help="CPU threads"), _OUT),
+        makes_folder=True,
     ),
     "make-corpus": Verb(
         "prepare the instruction corpus and measure its difficulty",
@@ -98,6 +101,7 @@ VERBS: dict[str, Verb] = {
             _SEED,
             _OUT,
         ),
+        makes_folder=True,
     ),
     "generate-chunk": Verb(
         "answer a chunk's items: one engine, all its adapters and the base",
@@ -471,6 +475,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Before a verb's module loads numpy.
     arithmetic.choose_tables()
     try:
+        _check_outputs(args)
         code = int(importlib.import_module(VERBS[args.verb].module).main(args) or 0)
         if code == 0 and VERBS[args.verb].recorded:
             from zpdbench import records
@@ -498,6 +503,28 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         _tell_full(args, error)
         return EXIT_USER_ERROR
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Refuse what cannot be written before anything is computed for it.
+
+    Raises:
+        UserError: see `files.place_of`; or a folder that would be replaced and is nobody's output.
+    """
+    from zpdbench import files
+
+    given = [value for name, value in vars(args).items() if name.split("_")[0] == "out"]
+    for value in given:
+        for path in value if isinstance(value, list) else [value]:
+            if path is None or files.is_stream(path):
+                continue
+            place = files.place_of(path, folder=VERBS[args.verb].makes_folder)
+            if place.is_dir() and not files.is_replaceable(place):
+                raise UserError(
+                    "is a folder with files that are not this command's",
+                    where=path,
+                    fix="name one that is empty or not there",
+                )
 
 
 def _tell_full(args: argparse.Namespace, error: Exception) -> None:

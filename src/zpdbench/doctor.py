@@ -60,7 +60,7 @@ def examine(folder: Path, study: Study | None = None) -> list[Finding]:
             "Python 3.11",
             sys.version_info[:2] == (3, 11),
             version,
-            "make venv PYTHON=python3.11",
+            "make venv",
             needed=True,
         )
     )

@@ -6,7 +6,10 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+import stat
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -34,12 +37,111 @@ def is_full(error: BaseException) -> bool:
     return any(f"(os error {code})" in str(error) for code in _FULL)
 
 
+def place_of(path: str | Path, *, folder: bool = False) -> Path:
+    """Where what is written to `path` lies: at the end of its links, so that they stay.
+
+    Args:
+        folder: whether a folder is to be written, and not a file.
+
+    Raises:
+        UserError: there is something else already, a loop of links, or a file for a parent.
+    """
+    from zpdbench.errors import UserError
+
+    path = Path(path)
+    fix = "give another name to write to"
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        place = Path(os.path.realpath(path))
+        if _DESCRIPTORS.fullmatch(str(place.parent)):
+            raise UserError("is not open", where=str(path), fix=fix) from None
+        return place
+    except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        raise UserError(f"cannot be written ({reason})", where=str(path), fix=fix) from error
+    if stat.S_ISDIR(mode) != folder:
+        is_one = "is a folder" if stat.S_ISDIR(mode) else "is a file"
+        raise UserError(f"{is_one} already", where=str(path), fix=fix)
+    # A pipe's or a deleted file's name, as realpath gives it, is none that could be opened.
+    return Path(os.path.realpath(path)) if folder or stat.S_ISREG(mode) else path
+
+
+def is_stream(path: str | Path) -> bool:
+    """Whether what is written to `path` goes on at once, and nothing can be renamed to it.
+
+    So it is with pipes, devices and whatever stands at an open descriptor: /dev/stdout, /dev/fd/63.
+    """
+    path = Path(path)
+    try:
+        mode = path.stat().st_mode
+        return _descriptor(path) is not None or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+    except OSError:
+        return False
+
+
+_DESCRIPTORS = re.compile(r"/proc/\d+(/task/\d+)?/fd")
+
+
+def _descriptor(path: Path) -> Path | None:
+    """The entry of /proc/PID/fd that a path leads to, if it does."""
+    for _ in range(40):  # as many links as Linux follows
+        folder = Path(os.path.realpath(path.parent))
+        path = folder / path.name
+        if not path.is_symlink():
+            return None
+        if _DESCRIPTORS.fullmatch(str(folder)):
+            return path
+        path = folder / path.readlink()
+    return None
+
+
+def _pour(finished: Path, path: Path) -> None:
+    """Write a finished file into a stream, behind what was written there before."""
+    from zpdbench.errors import UserError
+
+    entry = _descriptor(path)
+    try:
+        with finished.open("rb") as source:
+            if entry is None or entry.parts[2] != str(os.getpid()):
+                out = path.open("wb")
+            else:
+                # Our own. Opened by its name, a file would be cut and a socket refused.
+                sys.stdout.flush()
+                out = os.fdopen(os.dup(int(entry.name)), "wb")
+            with out:
+                shutil.copyfileobj(source, out)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if is_full(error):
+            raise
+        raise UserError(
+            f"cannot be written ({error.strerror})",
+            where=str(path),
+            fix="give another name to write to",
+        ) from error
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; on success it is renamed to `path`, else removed."""
-    path = Path(path)
+    """Yield a temporary name beside `path`; on success it is renamed to `path`, else removed.
+
+    A link stays, and what it leads to is replaced. Into a pipe or a device the finished file is
+    written.
+
+    Raises:
+        UserError: `path` cannot be a file (see `place_of`).
+    """
+    if is_stream(path):
+        with tempfile.TemporaryDirectory() as scratch:
+            finished = Path(scratch) / "finished"
+            yield finished
+            _pour(finished, Path(path))
+        return
+    path = place_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    fd, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent)
     os.close(fd)
     temporary = Path(name)
     try:
@@ -51,12 +153,21 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def beside(path: str | Path, suffix: str) -> Path:
+    """The file of another suffix beside `path`; nothing can lie beside a stream, and is kept."""
+    return Path(os.devnull) if is_stream(path) else Path(path).with_suffix(suffix)
+
+
 @contextmanager
 def atomic_directory(path: str | Path) -> Iterator[Path]:
-    """Yield a fresh temporary folder beside `path` that replaces `path` on success."""
-    path = Path(path)
+    """Yield a fresh temporary folder beside `path` that replaces `path` on success.
+
+    Raises:
+        UserError: `path` cannot be a folder (see `place_of`).
+    """
+    path = place_of(path, folder=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent))
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
@@ -71,6 +182,12 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def is_replaceable(folder: Path) -> bool:
+    """Whether a folder is empty, but for Snakemake's mark, or was made by `atomic_directory`."""
+    names = {entry.name for entry in folder.iterdir()}
+    return "MANIFEST.json" in names or names <= UNHASHED_NAMES
+
+
 @contextmanager
 def shared_directory(path: str | Path) -> Iterator[Path]:
     """Yield a fresh temporary folder that becomes `path`, unless somebody else was first.
@@ -80,7 +197,7 @@ def shared_directory(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent))
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
@@ -219,6 +336,43 @@ def format_number(value: Any) -> str:
         return f"{value + 0.0:.12g}"
     text = str(value)
     return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+
+
+def read_tsv(path: str | Path) -> tuple[list[str], list[dict[str, str]]]:
+    """A TSV's columns and rows, as text; what `format_number` escaped stays escaped.
+
+    Only `\\n`, or `\\r\\n`, ends a line: a field may hold any other separator of lines.
+
+    Raises:
+        UserError: unreadable, empty, a column twice, or a line with another number of fields.
+    """
+    from zpdbench.errors import UserError
+
+    try:
+        text = Path(path).read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"cannot be read ({error.__class__.__name__})",
+            where=str(path),
+            fix="give a results table, such as h3a.tsv",
+        ) from error
+    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+    if not lines[0].strip():
+        raise UserError("is empty", where=str(path), fix="run the workflow again")
+    columns = lines[0].split("\t")
+    if len(set(columns)) != len(columns):
+        raise UserError("names a column twice", where=f"{path}:1", fix="keep one")
+    rows = []
+    for number, line in enumerate(lines[1:], 2):
+        fields = line.split("\t")
+        if len(fields) != len(columns):
+            raise UserError(
+                f"{len(fields)} fields where the header has {len(columns)}",
+                where=f"{path}:{number}",
+                fix="give a tab-separated results table",
+            )
+        rows.append(dict(zip(columns, fields, strict=True)))
+    return columns, rows
 
 
 def write_tsv(path: str | Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -38,7 +38,9 @@ def main(args: argparse.Namespace) -> None:
     folder = Path("config") if Path("config").is_dir() else Path()
     path = Path(args.out) if args.out else folder / f"{args.name}.yaml"
     text = text_for(args.name, path.as_posix())
-    if path.exists():
+    if path.exists() and not files.is_stream(path):
         raise UserError("is there already", where=str(path), fix="choose another name")
     files.write_text(path, text)
+    if files.is_stream(path):
+        return
     print(f"{path} is written. Next: zpdbench plan --configfile {path}")

@@ -6,11 +6,28 @@ verbs say what is missing; files of the hub and of packages are pinned by hash i
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from zpdbench.benchmarks import definition
 from zpdbench.errors import UserError
 from zpdbench.study import LocalModel, Study
+
+
+def check(study: Study) -> None:
+    """Look at the names of all of them, as Snakemake would fail on one in its own words.
+
+    Raises:
+        UserError: a name with braces, as wildcards have, or a line feed.
+    """
+    found = [name for model in study.models for name in of_checkpoint(study, model)]
+    for name in (*found, *of_corpus(study)):
+        if odd := re.search(r"[{}\n\r]", name):
+            raise UserError(
+                f"{name!r}: Snakemake cannot take a file whose name holds {odd[0]!r}",
+                where="models, data_dir or ZPDBENCH_DATA",
+                fix="rename the file or folder, or link to it under another name",
+            )
 
 
 def of_checkpoint(study: Study, model: str) -> list[str]:

@@ -13,9 +13,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from zpdbench import devices, files, grid, revisions
+from zpdbench import devices, files, grid, places, revisions
 from zpdbench.errors import UserError
 from zpdbench.hypotheses import Hypotheses
 
@@ -24,6 +32,10 @@ Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Repo = Annotated[str, Field(pattern=rf"^{revisions.REPO}$", max_length=96)]
 Commit = Annotated[str, Field(pattern=rf"^{revisions.COMMIT}$")]
+Place = Annotated[str, AfterValidator(places.anywhere)]
+Below = Annotated[str, AfterValidator(places.below)]
+AddressOrFile = Annotated[str, AfterValidator(places.address_or_file)]
+Image = Annotated[str, AfterValidator(places.of_image)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -74,7 +86,7 @@ class GgufModel(MadeElsewhere):
 
     source: Annotated[Literal["package"], Field(description="out of an installed package")]
     package: Annotated[str, Field(description="installed Python package")]
-    file: Annotated[str, Field(description="in that package")]
+    file: Annotated[Below, Field(description="in that package")]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="of the file")]
 
 
@@ -82,7 +94,7 @@ class LocalModel(MadeElsewhere):
     """A folder in Hugging Face's layout (safetensors), or a GGUF file, on this machine."""
 
     source: Annotated[Literal["local"], Field(description="a folder of this machine")]
-    path: Annotated[str, Field(description="~ is the home folder")]
+    path: Annotated[Place, Field(description="~ is the home folder")]
 
 
 class HubFile(Section):
@@ -101,7 +113,7 @@ class HubModel(MadeElsewhere):
         Commit | None, Field(description="commit; if not said, revisions.lock.yaml's")
     ] = None
     files: Annotated[
-        dict[str, HubFile] | None,
+        dict[Below, HubFile] | None,
         Field(description="path -> what it must be; if not said, revisions.lock.yaml's"),
     ] = None
 
@@ -130,7 +142,7 @@ class CorpusSource(Section):
         Field(description="embedded is generated here"),
     ]
     path: Annotated[
-        str | None,
+        Below | None,
         Field(description="below data_dir, or in repo (may hold *); none for embedded"),
     ] = None
     language: Annotated[
@@ -143,7 +155,7 @@ class CorpusSource(Section):
         Commit | None, Field(description="commit; if not said, revisions.lock.yaml's")
     ] = None
     files: Annotated[
-        dict[str, HubFile] | None,
+        dict[Below, HubFile] | None,
         Field(description="path -> what it must be; if not said, revisions.lock.yaml's"),
     ] = None
 
@@ -155,8 +167,6 @@ class CorpusSource(Section):
             raise ValueError("repo: is missing beside revision or files")
         if self.repo is not None and self.path is None:
             raise ValueError("path: which file of repo is meant")
-        if self.path is not None and (Path(self.path).is_absolute() or ".." in self.path):
-            raise ValueError("path: must stay below data_dir or in repo")
         return self
 
 
@@ -287,14 +297,14 @@ class Benchmark(Section):
         Field(description="whether items are counted in all or for each task"),
     ] = "benchmark"
     definition: Annotated[
-        str | None, Field(description="a YAML file that defines it; else the one of its name")
+        Place | None, Field(description="a YAML file that defines it; else the one of its name")
     ] = None
     revision: Annotated[
         Commit | None,
         Field(description="the hub data set's commit; if not said, revisions.lock.yaml's"),
     ] = None
     files: Annotated[
-        dict[str, HubFile] | None,
+        dict[Below, HubFile] | None,
         Field(description="path -> what it must be; if not said, revisions.lock.yaml's"),
     ] = None
     tasks: Annotated[list[str] | None, Field(description="only these tasks or subjects")] = None
@@ -355,7 +365,7 @@ class Generations(Section):
     threads: Annotated[Positive, Field(description="of an engine on a CPU")] = 1
     seed: Annotated[int, Field(ge=0, description="of sampling")] = 0
     base_url: Annotated[
-        str | dict[str, str] | None,
+        AddressOrFile | dict[str, AddressOrFile] | None,
         Field(description="http://HOST:PORT/v1 or unix:/path/to/socket; or one a model"),
     ] = None
     server: Server = Server()
@@ -398,9 +408,7 @@ class Sandbox(Section):
 class Images(Section):
     """The container images of the four stages; used with `--sdm apptainer` only."""
 
-    folder: Annotated[str, Field(min_length=1, description="where built images lie")] = (
-        ".cache/images"
-    )
+    folder: Annotated[Image, Field(description="where built images lie")] = ".cache/images"
     flavour: Annotated[
         Literal["cpu", "cuda"], Field(description="of the images for training and serving")
     ] = "cpu"
@@ -413,11 +421,12 @@ class Images(Section):
         ),
     ] = True
     train: Annotated[
-        str | None, Field(description="another image: a file, or an address with @sha256:")
+        Image | None,
+        Field(description="another image: a file, or an address with @sha256:"),
     ] = None
-    serve: Annotated[str | None, Field(description="likewise")] = None
-    score: Annotated[str | None, Field(description="likewise")] = None
-    stats: Annotated[str | None, Field(description="likewise")] = None
+    serve: Annotated[Image | None, Field(description="likewise")] = None
+    score: Annotated[Image | None, Field(description="likewise")] = None
+    stats: Annotated[Image | None, Field(description="likewise")] = None
 
     @model_validator(mode="after")
     def _pinned(self) -> Self:
@@ -439,10 +448,12 @@ class Hub(Section):
         ),
     ] = None
     folder: Annotated[
-        str | None,
+        Place | None,
         Field(description="a folder that holds OWNER/NAME/FILE and is asked first"),
     ] = None
-    cache: Annotated[str | None, Field(description="shared by all jobs; else HF_HUB_CACHE")] = None
+    cache: Annotated[Place | None, Field(description="shared by all jobs; else HF_HUB_CACHE")] = (
+        None
+    )
 
 
 @dataclass(frozen=True)
@@ -475,9 +486,13 @@ class Study(Section):
     study: Annotated[
         str | None, Field(min_length=1, max_length=120, description="its name, as reports show it")
     ] = None
-    results: Annotated[str, Field(min_length=1, description="folder of all results")] = "results"
+    results: Annotated[
+        str,
+        AfterValidator(places.folder_of_results),
+        Field(description="folder of all results"),
+    ] = "results"
     data_dir: Annotated[
-        str | None, Field(description="where local data sets lie; else ZPDBENCH_DATA")
+        Place | None, Field(description="where local data sets lie; else ZPDBENCH_DATA")
     ] = None
     arithmetic: Annotated[
         Literal["portable", "native"] | None,
@@ -1105,6 +1120,9 @@ def write_lock(study: Study) -> None:
     try:
         if not lock.is_file() or lock.read_text("utf-8") != text:
             files.write_text(lock, text)
+    except UserError as error:
+        fix = "set results: to a folder of yours"
+        raise UserError(error.what, where=error.where, fix=fix) from error
     except OSError as error:
         raise UserError(
             f"cannot be written ({error.strerror})",

@@ -199,3 +199,37 @@ def test_diff_of_runs_that_have_nothing_in_common(
     b = diff.Side("b", a.folder, a.study.model_copy(update={"models": models}), a.records)
     lines = [line for line in diff.compare(a, b) if line.part == "verdicts"]
     assert len(lines) == 1 and "no run in common" in lines[0].note
+
+
+@pytest.mark.slow
+def test_a_relative_folder_is_the_same_bundle(
+    unpacked: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The verbs that check it run elsewhere; so with the folder that a zip is unpacked in."""
+    monkeypatch.chdir(unpacked.parent)
+    out = str(tmp_path / "v.tsv")
+    assert cli.main(["verify", unpacked.name, "--level", "1", "--out", out]) == 0
+    assert {r["verdict"] for r in rows(Path(out))} <= {"reproduced", "not checked"}
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link.zip").symlink_to(unpacked.parent / "crate.zip")
+    command = ["verify", "link.zip", "--level", "1", "--out", out]
+    assert cli.main([*command, "--scratch", "scratch"]) == 0
+    assert not list((tmp_path / "scratch").iterdir())
+    monkeypatch.chdir(unpacked)
+    assert cli.main(["verify", ".", "--level", "0", "--out", out]) == 0
+    capsys.readouterr()
+    assert cli.main(["verify", ".", "--out", out, "--scratch", str(tmp_path / "none")]) == 2
+    assert "--scratch" in capsys.readouterr().err
+
+
+def test_the_table_through_a_pipe(unpacked: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """No page can lie beside it, and none is told of."""
+    before = set(Path("/dev").iterdir())
+    assert cli.main(["verify", str(unpacked), "--level", "0", "--out", "/dev/stdout"]) == 0
+    said = capfd.readouterr().out
+    assert said.startswith("level\t") and "the page is" not in said
+    assert set(Path("/dev").iterdir()) == before

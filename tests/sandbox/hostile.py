@@ -762,7 +762,9 @@ escape(
     import os, sys
     def f(x):
         text = repr(dict(os.environ)) + repr(sys.argv) + repr(sys.orig_argv) + repr(sys.path)
-        return 'escaped' if '@SECRET_VALUE@' in text or 'zpdbench' in text else 'held'
+        names = [name for name in os.environ if name.upper().startswith('ZPDBENCH')]
+        # Not the project's folder: without bubblewrap its interpreter's name may be seen.
+        return 'escaped' if names or '@SECRET_VALUE@' in text or '@PACKAGE@' in text else 'held'
     """,
 )
 escape(

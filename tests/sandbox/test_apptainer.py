@@ -15,6 +15,7 @@ from tests.sandbox.test_red_team import GOOD, LIMITS
 assert [f for f in layers() if not f[1]] == [], layers()
 quick = [h for h in HOSTILE if "timeout" not in h.expected]
 values = dict(FOLDER="/opt", SECRET_FILE="/etc/hostname", SECRET_VALUE="zz", PORT=9, ABSTRACT="a")
+values["PACKAGE"] = "/project/src/zpdbench"
 with Pool(workers=1, limits=LIMITS) as pool:
     verdicts = pool.judge([*(h.program(**values) for h in quick), GOOD])
 assert verdicts.pop().passed

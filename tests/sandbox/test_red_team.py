@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import zpdbench
 from tests.sandbox.hostile import ESCAPE_TEST, HELD, HOSTILE, PASSED_REPORT, PROMPT, Hostile
 from zpdbench.sandbox import Limits, Pool, Program, Verdict
 from zpdbench.sandbox.pool import Server, conclude
@@ -107,6 +108,8 @@ class Bait:
             "FOLDER": self.folder,
             "SECRET_FILE": self.secret,
             "SECRET_VALUE": SECRET_VALUE,
+            # It stands between quotes.
+            "PACKAGE": str(Path(zpdbench.__file__).parent).replace("'", "\\'"),
             "PORT": self.tcp.getsockname()[1],
             "ABSTRACT": self.abstract,
         }

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests import left_out
 from tests.sandbox.test_red_team import descendants
 from zpdbench.errors import UserError
 from zpdbench.sandbox import LAYERS, Limits, Pool, Program, Verdict, calibrate, codec, layers
@@ -22,11 +23,9 @@ from zpdbench.sandbox.evalplus import plus_test
 from zpdbench.sandbox.pool import _Worker
 from zpdbench.sandbox.server import helpers
 
-DATA = Path(
-    os.environ.get("ZPDBENCH_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")
-)
+DATA = left_out.data_folder() or Path()
 THROUGHPUT = Path(__file__).resolve().parents[2] / "benchmarks" / "sandbox_throughput.py"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the data sets are not here")
+needs_data = pytest.mark.skipif(Path() == DATA, reason=left_out.NO_DATA)
 
 
 def records(name: str) -> list[dict[str, Any]]:

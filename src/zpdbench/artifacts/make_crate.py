@@ -51,7 +51,7 @@ def main(args: argparse.Namespace) -> None:
                     where=name,
                     fix="let the workflow end first, then make the bundle again",
                 )
-    size = Path(args.out).stat().st_size
+        size = temporary.stat().st_size
     print(f"{args.out}: {len(members)} files, {size / 2**20:.1f} MiB")
     print(f"digest {manifest.digest(listing)}  (publish this: the hash of {manifest.NAME})")
 

@@ -21,7 +21,7 @@ _SIGNER = re.compile(r'Good "[^"]*" signature for (\S+) with (.+)')
 
 def main(args: argparse.Namespace) -> None:
     """Write BUNDLE.sig: `args.bundle`'s manifest signed with the private key `args.key`."""
-    bundle = Path(args.bundle)
+    bundle = Path(args.bundle).absolute()  # "." has no name to put .sig behind
     data = read_manifest(bundle)
     target = Path(args.out or signature_of(bundle))
     with tempfile.TemporaryDirectory() as scratch:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zpdbench import records
+from zpdbench import files, records
 from zpdbench.artifacts import archive, findings, level0, level1, level2, level3, level4, sign
 from zpdbench.artifacts.findings import DIFFERS, NOT_CHECKED, Table, plain
 from zpdbench.artifacts.level0 import Bundle, Outside
@@ -50,9 +50,10 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         UserError: no bundle, or a digest that is none.
     """
-    path = Path(args.bundle)
+    # The verbs that check it run in a folder of their own. Its name stays that of a link.
+    path = Path(args.bundle).absolute()
     if not path.exists():
-        raise UserError("no such bundle", where=str(path), fix="give a crate.zip or its folder")
+        raise UserError("no such bundle", where=args.bundle, fix="give a crate.zip or its folder")
     outside = Outside(
         digest=_digest(args.digest),
         signature=_signature(path, args.signature),
@@ -64,10 +65,27 @@ def main(args: argparse.Namespace) -> int:
     # Drawn after the bundle was written, so that no author knows what will be looked at.
     seed = secrets.randbelow(2**31) if args.seed is None else args.seed
     effort = Effort(args.level, 60.0 * args.minutes, seed, max(1, args.jobs))
-    with tempfile.TemporaryDirectory(prefix="zpdbench-verify-", dir=args.scratch) as scratch:
+    with _scratch(args.scratch) as scratch:
         bundle, table = check(path, Path(scratch), outside, effort)
         write(args.out, path.name, bundle, table)
     return report(args.out, bundle, table)
+
+
+def _scratch(given: str | None) -> tempfile.TemporaryDirectory[str]:
+    """A temporary folder in the one given, else in the system's.
+
+    Raises:
+        UserError: there cannot be one.
+    """
+    try:
+        folder = None if given is None else Path(given).resolve(strict=True)
+        return tempfile.TemporaryDirectory(prefix="zpdbench-verify-", dir=folder)
+    except OSError as error:
+        raise UserError(
+            f"no folder to unpack in ({error.strerror})",
+            where=str(given or tempfile.gettempdir()),
+            fix="give one of yours by --scratch",
+        ) from error
 
 
 def check(
@@ -190,9 +208,8 @@ def write(out: str, name: str, bundle: Bundle | None, table: Table) -> None:
             ("code here", "the same" if code["package"] == records.code_digest() else "another"),
         ]
         machines = compare_machines(bundle)
-    findings.write_page(
-        Path(out).with_suffix(".html"), f"Verification of {name}", table, facts, machines
-    )
+    page = files.beside(out, ".html")
+    findings.write_page(page, f"Verification of {name}", table, facts, machines)
 
 
 def compare_machines(bundle: Bundle) -> dict[str, tuple[str, str]]:
@@ -246,5 +263,6 @@ def report(out: str, bundle: Bundle | None, table: Table) -> int:
         print(f"open: level {row.level}: {row.artefact}: {row.claim}{why}")
     for level in table.unchecked_levels():
         print(f"level {level} was asked for and could not be checked")
-    print(f"{out}: {len(table.rows)} checks; the page is {Path(out).with_suffix('.html')}")
+    page = "" if files.is_stream(out) else f"; the page is {Path(out).with_suffix('.html')}"
+    print(f"{out}: {len(table.rows)} checks{page}")
     return table.exit_code()

@@ -350,7 +350,7 @@ class Job:
             "engine": {"name": self.engine_name, **metrics},
             "batch_invariance": vars(self.probe) if self.probe else None,
         }
-        files.write_text(out.with_suffix(".timing.json"), json.dumps(timing, indent=1) + "\n")
+        files.write_text(files.beside(out, ".timing.json"), json.dumps(timing, indent=1) + "\n")
 
     def _measured(self, *, answered: bool) -> dict[str, float]:
         """What the engine measured; where all was found, what it measured when it answered."""

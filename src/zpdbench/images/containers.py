@@ -174,16 +174,17 @@ def _settings(
     given: Mapping[str, object],
 ) -> dict[str, str]:
     """Apptainer's variables: what is bound, which variables pass, no environment of the host."""
-    binds = [f"{wheel_folder}:{CONTAINER_WHEEL}:ro", f"{_temporary()}:{CONTAINER_TMP}"]
-    binds += [f"{folder}:{folder}" for folder in _writable(study)]
-    binds += [f"{path}:{path}:ro" for path in _readable(study, root, given)]
-    for bind in binds:
-        if "," in bind:
+    temporary, writable, readable = _temporary(), _writable(study), _readable(study, root, given)
+    for path in (str(wheel_folder), temporary, *writable, *readable):
+        if "," in path or ":" in path:
             raise UserError(
-                "Apptainer cannot bind a path with a comma",
-                where=bind,
+                "Apptainer cannot bind a path with a comma or a colon",
+                where=path,
                 fix="name the folder otherwise",
             )
+    binds = [f"{wheel_folder}:{CONTAINER_WHEEL}:ro", f"{temporary}:{CONTAINER_TMP}"]
+    binds += [f"{folder}:{folder}" for folder in writable]
+    binds += [f"{path}:{path}:ro" for path in readable]
     passed = {
         f"APPTAINERENV_{name}": value
         for name, value in sorted(environment.items())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from zpdbench import files
 from zpdbench.errors import UserError
 from zpdbench.report.gains import gains_by_language
-from zpdbench.report.show import Row, read_tsv
+from zpdbench.report.show import Row
 from zpdbench.study import load
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def draw_curves(rows: Sequence[Row]) -> Figure:
     """Learning curves: a row a benchmark, a column a model, a line a condition.
 
     Args:
-        rows: curves.tsv as `show.read_tsv` gives it. Only rows of the interim subset are drawn,
+        rows: curves.tsv as `files.read_tsv` gives it. Only rows of the interim subset are drawn,
             so that every point of a line is of the same items; where a benchmark has no subset,
             its full rows.
 
@@ -378,7 +378,7 @@ def main(args: argparse.Namespace) -> None:
         table, draw = ("scores", _interaction(args)) if stem == INTERACTION else DRAW[stem]
         if not getattr(args, table, None):
             raise UserError(f"--{table} is missing", where=str(outs[0]), fix=f"give {table}.tsv")
-        write(partial(draw, read_tsv(getattr(args, table))[1]), outs)
+        write(partial(draw, files.read_tsv(getattr(args, table))[1]), outs)
 
 
 def _interaction(args: argparse.Namespace) -> Callable[[Sequence[Row]], Figure]:

@@ -217,7 +217,7 @@ def main(args: argparse.Namespace) -> None:
     first = sections.primary(tables)
     agreements = evidence.agreements(args.generations)
     out = Path(args.out)
-    timing = out.with_suffix(".timing.html")
+    timing = files.beside(out, ".timing.html")
     files.write_text(
         out,
         render(
@@ -238,7 +238,7 @@ def main(args: argparse.Namespace) -> None:
             ),
             card=_card(study, args.corpus) if args.corpus else None,
             configuration=yaml.safe_dump(_settings(study), sort_keys=True, allow_unicode=True),
-            timing_name=timing.name,
+            timing_name=out.with_suffix(".timing.html").name,
         ),
     )
     times = evidence.seconds(args.adapters, args.generations, results_folder / "checkpoints")

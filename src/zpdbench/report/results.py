@@ -9,7 +9,8 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from zpdbench.report.show import Row, read_tsv
+from zpdbench import files
+from zpdbench.report.show import Row
 
 SHOWN_ROWS = 2000
 """Rows of a table that the page itself holds; the file has all."""
@@ -93,11 +94,11 @@ def read(paths: Sequence[str | Path]) -> dict[str, Table]:
     """Tables by name.
 
     Raises:
-        UserError: as `show.read_tsv`.
+        UserError: as `files.read_tsv`.
     """
     found = {}
     for path in map(Path, paths):
-        columns, rows = read_tsv(path)
+        columns, rows = files.read_tsv(path)
         name = path.name.removesuffix(".tsv")
         cells = [Cell(name, line, row) for line, row in enumerate(rows, 2)]
         found[name] = Table(name, columns, cells)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from zpdbench.errors import UserError
+from zpdbench import files
 
 _VERDICT_STYLE = {"supported": "bold green", "contradicted": "bold red", "inconclusive": "yellow"}
 _WIDTH = 100
@@ -31,43 +31,13 @@ _PAIRS = ({"low", "high"}, {"sd_small", "sd_large"})
 Row = dict[str, str]
 
 
-def read_tsv(path: str | Path) -> tuple[list[str], list[Row]]:
-    """A TSV's columns and rows, as text.
-
-    Raises:
-        UserError: unreadable, empty, or a line with another number of fields.
-    """
-    try:
-        lines = Path(path).read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"cannot be read ({error.__class__.__name__})",
-            where=str(path),
-            fix="give a results table, such as h3a.tsv",
-        ) from error
-    if not lines or not lines[0].strip():
-        raise UserError("is empty", where=str(path), fix="run the workflow again")
-    columns = lines[0].split("\t")
-    rows = []
-    for number, line in enumerate(lines[1:], 2):
-        fields = line.split("\t")
-        if len(fields) != len(columns):
-            raise UserError(
-                f"{len(fields)} fields where the header has {len(columns)}",
-                where=f"{path}:{number}",
-                fix="give a tab-separated results table",
-            )
-        rows.append(dict(zip(columns, fields, strict=True)))
-    return columns, rows
-
-
 def render(path: str | Path, *, console: Console) -> None:
     """Print a results table: h3a.tsv with its verdicts in words, any other as it is.
 
     Raises:
-        UserError: as `read_tsv`.
+        UserError: as `files.read_tsv`.
     """
-    columns, rows = read_tsv(path)
+    columns, rows = files.read_tsv(path)
     if "verdict" in columns and "difference" in columns and "model_small" in columns:
         _render_h3a(rows, console)
     else:

@@ -165,7 +165,7 @@ def recorded(path: str | Path, judged: Sequence[Judged]) -> Iterator[None]:
             for place, o in judged
         ],
     }
-    with files.atomic_path(Path(path).with_suffix(".timing.json")) as temporary:
+    with files.atomic_path(files.beside(path, ".timing.json")) as temporary:
         temporary.write_text(json.dumps(record, indent=1) + "\n", "utf-8", newline="\n")
         yield
 

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
-from zpdbench import grid
+from zpdbench import files, grid
 from zpdbench.errors import UserError
 from zpdbench.hypotheses import Efficiency
 from zpdbench.statistics import effects, power, runs, settings, tables
@@ -383,7 +383,7 @@ def main(args: argparse.Namespace) -> None:
     hypotheses = settings.read_hypotheses(args.study)
     config = settings.read(args.study)
     adapters = getattr(args, "adapters", None) or []
-    timing = Path(args.out).with_suffix(".timing.tsv")
+    timing = files.beside(args.out, ".timing.tsv")
     reason = settings.inapplicable(hypotheses, "efficiency", config)
     if reason:
         for out in (args.out, timing):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from zpdbench import files
 from zpdbench.hypotheses import H3a
 from zpdbench.statistics import effects, power, runs, settings
 from zpdbench.statistics.verdicts import MEAN, write_rows
@@ -214,11 +214,7 @@ def main(args: argparse.Namespace) -> None:
         allow_missing=bool(getattr(args, "interim", False)),
     )
     table = getattr(args, "efficiency", None)
-    steps = None
-    if table:
-        lines = Path(table).read_text("utf-8").splitlines()
-        columns = lines[0].split("\t")
-        steps = [dict(zip(columns, line.split("\t"), strict=True)) for line in lines[1:]]
+    steps = files.read_tsv(table)[1] if table else None
     write_rows(
         args.out,
         COLUMNS,
