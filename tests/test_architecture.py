@@ -11,7 +11,7 @@ from pathlib import Path
 # A package may import only what stands on an earlier line, and itself.
 LAYERS: list[set[str]] = [
     {"errors", "__init__"},
-    {"files", "progress", "startup", "hypotheses"},
+    {"files", "progress", "startup", "hypotheses", "texts"},
     {"grid", "revisions", "devices"},
     # Benchmarks are data: a study asks them where on the hub they are.
     {"benchmarks"},

@@ -204,7 +204,7 @@ def _decontaminate(
     asking more of them later finds nothing new, and needs no new training.
 
     Generated examples share their templates with generated items by design, so there only equal
-    texts count; elsewhere also a shared run of 13 words.
+    prompts count.
     """
     from zpdbench.benchmarks import contamination
 
@@ -214,7 +214,7 @@ def _decontaminate(
         texts += contamination.texts_of(
             _rows_of(path, settings), section.definition if section else None
         )
-    hits = []
+    hits, notes = [], []
     generated = {n for n, s in settings.corpus.sources.items() if s.format == "embedded"}
     for is_generated in (True, False):
         examples = [
@@ -225,9 +225,10 @@ def _decontaminate(
         if texts and examples:
             n = None if is_generated else contamination.WORDS
             hits += contamination.find(texts, examples, n=n)
+            notes += [] if is_generated else _unseen(contamination.too_short(texts))
     bad = {hit.example for hit in hits}
     if not bad:
-        return rows, []
+        return rows, notes
     benchmarks = ", ".join(sorted({hit.benchmark for hit in hits}))
     for hit in sorted(hits):
         print(f"{hit.example} holds {hit.benchmark} {hit.item_id} ({hit.kind})", file=sys.stderr)
@@ -240,6 +241,16 @@ def _decontaminate(
             fix="set it to remove, or take the examples out",
         )
     if policy == "keep":
-        return rows, [f"contamination: {what} and are kept"]
+        return rows, [f"contamination: {what} and are kept", *notes]
     left = [row for row in rows if row["id"] not in bad]
-    return left, [f"contamination: {what} and are left out"]
+    return left, [f"contamination: {what} and are left out", *notes]
+
+
+def _unseen(short: Mapping[str, tuple[int, int, int]]) -> list[str]:
+    """Notes on the items that the search sees in some places only, by benchmark."""
+    return [
+        f"search for items: of {benchmark}'s {total} items {never} are too short to be found "
+        f"anywhere but alone on a line, and {alone} elsewhere only with their choices"
+        for benchmark, (never, alone, total) in sorted(short.items())
+        if never or alone
+    ]
