@@ -54,14 +54,16 @@ class Text:
 
     Attributes:
         benchmark, item_id: the item.
-        contents: its own words (an MMLU question, say; the same with its choices).
-        asked: the text as asked without shots, with and without a task's description.
+        content: its own words (an MMLU question, say).
+        asked: these with others: with its choices, and as they are asked without shots.
+        described: the same behind the task's description, whose words are not the item's.
     """
 
     benchmark: str
     item_id: str
-    contents: tuple[str, ...]
+    content: str
     asked: tuple[str, ...] = ()
+    described: str = ""
 
 
 @dataclass(frozen=True, order=True)
@@ -91,28 +93,24 @@ def texts_of(rows: Iterable[Mapping[str, Any]], definition: str | None = None) -
         task = load(definition or row["benchmark"]).task(row["task"])
         doc = json.loads(row["doc"])
         rendered = render(task, doc)
-        asked = (rendered.prompt, rendered.messages[-1]["content"])
-        contents = tuple(fill(content, doc) for content in task.contents)
-        texts.append(Text(row["benchmark"], row["item_id"], contents, asked))
+        content, *more = (fill(content, doc) for content in task.contents)
+        asked = (*more, rendered.messages[-1]["content"])
+        texts.append(Text(row["benchmark"], row["item_id"], content, asked, rendered.prompt))
     return texts
 
 
 def too_short(items: Sequence[Text]) -> dict[str, tuple[int, int, int]]:
-    """Benchmark -> how many items have too few words, even with their choices; how many without
-    their choices only; how many there are.
+    """Benchmark -> (items of too few words, of these those of too few as asked too, all items).
 
-    Those are found where they are a line of a prompt (the second kind also with their choices).
+    The first kind is found where its words are all of a line, and with choices or as asked; the
+    second nowhere else but on a line of its own.
     """
     found: dict[str, tuple[int, int, int]] = {}
     for item in items:
-        lengths = [len(words(content)) for content in item.contents]
-        never, alone, total = found.get(item.benchmark, (0, 0, 0))
-        blind = max(lengths) < LEAST
-        found[item.benchmark] = (
-            never + blind,
-            alone + (not blind and min(lengths) < LEAST),
-            total + 1,
-        )
+        few, always, total = found.get(item.benchmark, (0, 0, 0))
+        short = len(words(item.content)) < LEAST
+        never = short and all(len(words(text)) < LEAST for text in item.asked)
+        found[item.benchmark] = (few + short, always + never, total + 1)
     return found
 
 
@@ -126,15 +124,12 @@ def find(
         examples: (id, prompt, response) of each.
         n: length of the runs of words; None: equal prompts only.
     """
-    # As asked without a task's description first, which is no word of the item.
-    own = [
-        [tuple(words(text)) for text in (*item.contents, *reversed(item.asked))] for item in items
-    ]
+    own = [[tuple(words(text)) for text in (item.content, *item.asked)] for item in items]
     kinds: dict[tuple[int, int], str] = {}
     if n is not None:
-        told = [listed[: len(i.contents) + 1] for i, listed in zip(items, own, strict=True)]
-        kinds |= _by_words(told, examples, n)
-    kinds |= dict.fromkeys(_equal(own, examples, parts=n is not None), "exact")
+        kinds |= _by_words(own, examples, n)
+    whole = [[*texts, tuple(words(i.described))] for i, texts in zip(items, own, strict=True)]
+    kinds |= dict.fromkeys(_equal(whole, examples, parts=n is not None), "exact")
     return sorted(
         Hit(examples[example][0], items[index].benchmark, items[index].item_id, kind)
         for (example, index), kind in kinds.items()
@@ -148,11 +143,11 @@ def _equal(
     parts: bool,
 ) -> Iterator[tuple[int, int]]:
     """(example, item) where the prompt, or also a part of it, has an item's words and no others."""
-    whole: dict[tuple[str, ...], list[int]] = {}
+    whole: dict[tuple[str, ...], set[int]] = {}
     for index, texts in enumerate(items):
         for listed in texts:
             if listed:
-                whole.setdefault(listed, []).append(index)
+                whole.setdefault(listed, set()).add(index)
     for example, (_, prompt, _) in enumerate(examples):
         folded = fold(prompt)
         pieces = {folded}

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from zpdbench.benchmarks.answers import number_gold
 from zpdbench.benchmarks.definition import Definition, resolve
 from zpdbench.errors import UserError
 from zpdbench.texts import encodable
@@ -170,6 +171,12 @@ def load_gsm8k(path: Path, task: str) -> Docs:
             raise UserError(
                 "item without an answer: no '#### number'", where=where, fix="mend or remove it"
             )
+        try:
+            number_gold(doc)
+        except ValueError as error:
+            raise UserError(
+                f"item without an answer: {error}", where=where, fix="mend it"
+            ) from error
         docs.append(doc)
     return {task: docs}
 

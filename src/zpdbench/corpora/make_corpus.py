@@ -91,17 +91,29 @@ def build(
     except ValueError as error:
         raise UserError(str(error), where="corpus.probe", fix="make it smaller") from error
     frame = pl.DataFrame(rows, schema=["id", "language", "source", "prompt", "response"])
-    return (
-        frame.with_columns(
-            d1=found.d1,
-            d2=found.d2,
-            d3=found.d3,
-            difficulty=found.difficulty,
-            split=pl.Series(split.tolist(), dtype=pl.String),
-            **{f"raw_{name}": values for name, values in found.raw.items()},
-        ),
-        notes,
+    frame = frame.with_columns(
+        d1=found.d1,
+        d2=found.d2,
+        d3=found.d3,
+        difficulty=found.difficulty,
+        split=pl.Series(split.tolist(), dtype=pl.String),
+        **{f"raw_{name}": values for name, values in found.raw.items()},
     )
+    known = prepare.same_prompts(frame["prompt"].to_list(), (frame["split"] == "probe").to_list())
+    if any(known):
+        lost = frame.filter(pl.Series(known)).group_by("source").len().sort("source")
+        notes += [
+            f"{source}: {count} examples left out (they ask what an example of the probe asks)"
+            for source, count in lost.iter_rows()
+        ]
+        frame = frame.filter(~pl.Series(known))
+        if (frame["split"] == "probe").all():
+            raise UserError(
+                "the probe's prompts are those of all examples",
+                where="corpus.probe",
+                fix="make it smaller, or give examples with other prompts",
+            )
+    return frame, notes
 
 
 def _examples(settings: study.Study, items: Sequence[Path]) -> tuple[list[sources.Row], list[str]]:
@@ -111,15 +123,19 @@ def _examples(settings: study.Study, items: Sequence[Path]) -> tuple[list[source
     late = corpus.prepare != study.Preparation()
     rows: list[sources.Row] = []
     notes: list[str] = []
+    seen: dict[tuple[str, str], str] = {}
     for name, source in sorted(corpus.sources.items()):
         with _files(source, settings) as paths:
             read, said = sources.read(name, source, corpus, paths)
         notes += said
         if late:
             read, said = prepare.clean(read, corpus.prepare)
-        else:
-            read, said = sources.sample(name, read, source, corpus)
+            notes += said
+        read, said = prepare.without_equal(read, seen)
         notes += said
+        if not late:
+            read, said = sources.sample(name, read, source, corpus)
+            notes += said
         rows += [{**row, "corpus_source": name} for row in read]
     rows.sort(key=lambda row: row["id"])
     ids = [row["id"] for row in rows]
@@ -249,8 +265,8 @@ def _decontaminate(
 def _unseen(short: Mapping[str, tuple[int, int, int]]) -> list[str]:
     """Notes on the items that the search sees in some places only, by benchmark."""
     return [
-        f"search for items: of {benchmark}'s {total} items {never} are too short to be found "
-        f"anywhere but alone on a line, and {alone} elsewhere only with their choices"
-        for benchmark, (never, alone, total) in sorted(short.items())
-        if never or alone
+        f"search for items: {few} of {benchmark}'s {total} have too few words to be found by "
+        f"these alone but as a whole line, {always} of them also as they are asked"
+        for benchmark, (few, always, total) in sorted(short.items())
+        if few
     ]

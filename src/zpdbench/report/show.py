@@ -38,7 +38,8 @@ def read_tsv(path: str | Path) -> tuple[list[str], list[Row]]:
         UserError: unreadable, empty, or a line with another number of fields.
     """
     try:
-        lines = Path(path).read_text("utf-8").splitlines()
+        # Only \n ends a line: an extracted answer may hold U+2028.
+        lines = Path(path).read_text("utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"cannot be read ({error.__class__.__name__})",

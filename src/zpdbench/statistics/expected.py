@@ -216,7 +216,7 @@ def main(args: argparse.Namespace) -> None:
     table = getattr(args, "efficiency", None)
     steps = None
     if table:
-        lines = Path(table).read_text("utf-8").splitlines()
+        lines = Path(table).read_text("utf-8").removesuffix("\n").split("\n")
         columns = lines[0].split("\t")
         steps = [dict(zip(columns, line.split("\t"), strict=True)) for line in lines[1:]]
     write_rows(
