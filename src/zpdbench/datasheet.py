@@ -31,7 +31,8 @@ DONE = (
 
 NOT_CHECKED = (
     "Answers were written by models or translated by machine and are not checked for truth; "
-    "language is told by script alone; a paraphrased benchmark item is not found by shared words."
+    "language is told by script where no record names it; a benchmark's item in other words or "
+    "another language, or of under five words within a longer text, is not found."
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import pytest
@@ -54,9 +55,13 @@ def test_what_is_no_corpus(tmp_path: Path) -> None:
 
 def test_a_name_that_begins_like_another_s(write, tmp_path: Path) -> None:
     path = write(alpaca())
+    (path / "other.json").write_text(json.dumps(alpaca(60)[30:]), "utf-8")
     sources = {
-        name: {"format": "alpaca", "path": "data.json", "language": language}
-        for name, language in (("alpaca", "en"), ("alpaca-ko", "ko"))
+        name: {"format": "alpaca", "path": file, "language": language}
+        for name, language, file in (
+            ("alpaca", "en", "data.json"),
+            ("alpaca-ko", "ko", "other.json"),
+        )
     }
     settings = parsed(path, sources)
     frame, _ = make_corpus.build(settings)

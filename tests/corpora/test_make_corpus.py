@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import unicodedata
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,10 @@ import pytest
 
 from zpdbench import study
 from zpdbench.corpora import make_corpus
-from zpdbench.corpora.sources import detect_language
+from zpdbench.corpora.sources import detect_language, named_language
 from zpdbench.curriculum.difficulty import rank_normalise
 from zpdbench.errors import UserError
+from zpdbench.texts import fold_spaces
 
 COLUMNS = [
     "id",
@@ -57,13 +60,18 @@ def alpaca(n: int = 30) -> list[dict[str, str]]:
     ]
 
 
+def examples(settings: study.Study) -> tuple[list[dict[str, str]], list[str]]:
+    """The examples that a corpus is made of, without their difficulty (kiwipiepy is slow)."""
+    return make_corpus._examples(settings, [])
+
+
 Write = Callable[[Any], Path]
 
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
     def to_file(records: Any) -> Path:
-        (tmp_path / "data.json").write_text(json.dumps(records, ensure_ascii=False), "utf-8")
+        (tmp_path / "data.json").write_text(json.dumps(records), "utf-8")
         return tmp_path
 
     return to_file
@@ -159,6 +167,109 @@ def test_language() -> None:
     assert detect_language("1 2 3") == "en"
 
 
+@pytest.mark.parametrize(
+    ("name", "language"),
+    [
+        *((n, "ko") for n in ("ko", "KO", "ko-KR", "ko_kr.UTF-8", "kor", "kor_Hang")),
+        *((n, "ko") for n in ("ko-Kore-KR", "ＫＯ")),
+        *(
+            (n, "ko")
+            for n in ("Korean", " korean (South) ", "한국어", "\u1112\u1161\u11ab국어", "ＫＯ")
+        ),
+        *((n, "en") for n in ("en", "en-US", "EN_gb", "eng", "eng_Latn", "English (US)", "영어")),
+        *(
+            (n, None)
+            for n in ("fr", "python", "en-ko", "ko-en", "kr", "unknown", "k", "en/ko", "x-ko")
+        ),
+    ],
+)
+def test_names_of_languages(name: str, language: str | None) -> None:
+    assert named_language(name) == language
+
+
+def test_languages_are_mapped_or_refused(write: Write) -> None:
+    records: list[dict[str, Any]] = [
+        {**r, "language": ("ko-KR", "English", "", None)[i % 4]} for i, r in enumerate(alpaca())
+    ]
+    rows, notes = examples(parsed(write(records), SOURCE))
+    assert {row["language"] for row in rows} == {"ko", "en"} and notes == []
+    assert [row["language"] for row in rows[:2]] == ["ko", "en"]
+    for bad, shown in (("fr", "'fr'"), (["ko"], r"\['ko'\]"), (1, "1")):
+        records[8]["language"] = bad
+        with pytest.raises(UserError, match=rf"record 9: language {shown} is neither"):
+            examples(parsed(write(records), SOURCE))
+    said = {"a": {**SOURCE["a"], "language": "ko"}}
+    rows, notes = examples(parsed(write(records), said))
+    assert {row["language"] for row in rows} == {"ko"}
+    assert notes == ["a: 9 examples taken as ko, though their field language is another"]
+
+
+def test_text_of_no_known_script_is_counted(write: Write) -> None:
+    records = [*alpaca(), {"instruction": "これは何ですか", "output": "本です"}]
+    _, notes = examples(parsed(write(records), SOURCE))
+    assert notes == ["a: 1 examples in neither Hangul nor Latin letters taken as en"]
+
+
+def test_composed_and_decomposed_korean_are_the_same(write: Write) -> None:
+    frames = []
+    for form in ("NFC", "NFD"):
+        records = json.loads(unicodedata.normalize(form, json.dumps(alpaca(), ensure_ascii=False)))
+        frame, notes = make_corpus.build(parsed(write(records), SOURCE))
+        frames.append(frame)
+        assert len(notes) == (form == "NFD")
+    assert frames[0].equals(frames[1])
+    assert frames[0].group_by("language").len().sort("language").rows() == [("en", 15), ("ko", 15)]
+    rows, notes = examples(parsed(write([*alpaca(), *records]), SOURCE))
+    assert len(rows) == 30 and "a: 30 exact duplicates left out" in notes
+
+
+def test_only_line_feeds_end_lines(tmp_path: Path) -> None:
+    records = alpaca()
+    for i, c in enumerate("\u2028\u2029\x85\x0c\x1c\x1e"):
+        records[i]["output"] = f"one{c}two"
+    lines = [json.dumps(r, ensure_ascii=False) for r in records]
+    (tmp_path / "data.json").write_bytes("\r\n".join(lines).encode("utf-8"))
+    rows, _ = examples(parsed(tmp_path, SOURCE))
+    assert len(rows) == 30 and rows[0]["response"] == "one\u2028two"
+    (tmp_path / "data.json").write_text("\n".join([*lines, "{"]), "utf-8")
+    with pytest.raises(UserError, match=r"data\.json:31: no valid JSON"):
+        examples(parsed(tmp_path, SOURCE))
+
+
+def test_fields_that_are_not_used_are_named(write: Write) -> None:
+    records = [{**r, "id": i, "history": [], "system": None} for i, r in enumerate(alpaca())]
+    records[3] |= {"text": "Below is an instruction.", "score": 0}
+    _, notes = examples(parsed(write(records), SOURCE))
+    assert notes == ["a: fields that are not used: id (30), score (1), text (1)"]
+
+
+def test_equal_rows_of_several_sources_stand_once(tmp_path: Path) -> None:
+    first, second = alpaca(20), alpaca(30)[10:]
+    second[0] = {**second[0], "output": second[0]["output"].upper() + "\u200b"}
+    second[1] = {**second[1], "instruction": f"  {second[1]['instruction']}\n"}
+    for name, records in (("one", first), ("two", second)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(records), "utf-8")
+    sources = {n: {"format": "alpaca", "path": f"{n}.json"} for n in ("one", "two")}
+    for how in ({}, {"drop_defects": True}):
+        rows, notes = examples(parsed(tmp_path, sources, prepare=how))
+        assert Counter(row["source"] for row in rows) == {"one": 20, "two": 10}
+        assert notes == ["two: 10 examples left out (equal to one of one)"]
+
+
+def test_what_the_probe_asks_is_not_trained_on(write: Write) -> None:
+    records = [{**r, "output": f"{r['output']} {k}"} for r in alpaca() for k in ("Yes.", "No!")]
+    settings = parsed(write(records), SOURCE)
+    frame, notes = make_corpus.build(settings)
+    probe = frame.filter(pl.col("split") == "probe")["prompt"]
+    assert not set(probe) & set(frame.filter(pl.col("split") == "train")["prompt"])
+    left = 60 - len(frame)
+    assert 2 <= left <= 4
+    assert notes == [f"a: {left} examples left out (they ask what an example of the probe asks)"]
+    records = [{**r, "instruction": "Say it.", "input": ""} for r in alpaca(7)]
+    with pytest.raises(UserError, match=r"corpus\.probe: the probe's prompts are those of all"):
+        make_corpus.build(parsed(write(records), SOURCE))
+
+
 def _without(key: str) -> list[dict[str, str]]:
     records = alpaca()
     del records[4][key]
@@ -180,6 +291,16 @@ def _with(index: int, **changes: Any) -> list[dict[str, Any]]:
         (_with(6, output=None), r"record 7: the response is empty"),
         (_with(4, instruction=""), r"record 5: the instruction is empty"),
         (_with(6, output=7), r"record 7: output is no text"),
+        (_with(6, input=97), r"record 7: input is no text"),
+        (_with(6, input=["a"]), r"record 7: input is no text"),
+        (_with(6, input=False), r"record 7: input is no text"),
+        (_with(6, system="Be brief."), r"record 7: field 'system' belongs to the example"),
+        (_with(6, history=[["a", "b"]]), r"record 7: field 'history' .*write it into instruction"),
+        (_with(6, Messages=[{"role": "user"}]), r"record 7: field 'Messages' belongs"),
+        (_with(6, Input="Slowly."), r"record 7: field 'Input' belongs"),
+        (_with(6, output="a \ud83d"), r"data\.json: record 7: lone surrogate U\+D83D"),
+        (_with(6, instruction="\udc00"), r"data\.json: record 7: lone surrogate U\+DC00"),
+        (_with(6, **{"x\ud83d": 1}), r"data\.json: record 7: lone surrogate"),
         ([*alpaca(), "text"], r"record 31: is no object"),
         ([], r"holds no record"),
         (alpaca(4), r"a probe of 4 out of 4"),
@@ -302,3 +423,23 @@ def test_real_data(data_dir: Path) -> None:
         assert mine["difficulty"].mean() == pytest.approx(0.5)
         assert mine["difficulty"].std() > 0.1
         assert (mine["split"] == "probe").sum() == 16
+
+
+def test_real_sources_share_no_row_and_no_probe_prompt(data_dir: Path) -> None:
+    """The hardest of Alpaca and a sample of Alpaca have 552 examples in common."""
+    files = ("alpaca_cherry_5_percent", "alpaca_random_9229")
+    sources = {
+        name: {"format": "alpaca", "path": f"instruct_en/{name}.json", "language": "en"}
+        for name in files
+    }
+    settings = parsed(data_dir, sources, probe=256, on_empty="drop")
+    rows, notes = examples(settings)
+    keys = [(fold_spaces(row["prompt"]), fold_spaces(row["response"])) for row in rows]
+    assert len(set(keys)) == len(keys)
+    assert any(note.endswith("(equal to one of alpaca_cherry_5_percent)") for note in notes)
+    frame, _ = make_corpus.build(settings)
+    asked = {
+        split: set(map(fold_spaces, frame.filter(pl.col("split") == split)["prompt"]))
+        for split in ("train", "probe")
+    }
+    assert len(asked["probe"]) == 256 and not asked["probe"] & asked["train"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from zpdbench.corpora import make_corpus, prepare
 from zpdbench.corpora.sources import without_placeholder
 from zpdbench.errors import UserError
 from zpdbench.study import Preparation
+from zpdbench.texts import fold_spaces
 
 
 @pytest.fixture
@@ -64,6 +66,10 @@ def test_an_input_that_says_there_is_none_goes() -> None:
         ("これは日本語です", "en", False),
         ("1 + 2 = 3", "ko", True),
         ("Это по-русски", "en", False),
+        (unicodedata.normalize("NFD", "안녕하세요, Anna"), "ko", True),
+        ("ﾡﾢ ﾱﾲ Anna", "ko", True),
+        ("Ｈｅｌｌｏ， Ａｎｎａ", "en", True),
+        ("Tiếng Việt rất đẹp", "en", True),
     ],
 )
 def test_language_by_script(text: str, language: str, fits: bool) -> None:
@@ -74,7 +80,7 @@ def _jaccard(a: str, b: str) -> float:
     """Jaccard similarity of 5-character runs, straight from its definition."""
 
     def runs(text: str) -> set[str]:
-        normal = " ".join(text.lower().split())
+        normal = fold_spaces(text)
         return {normal[i : i + 5] for i in range(max(len(normal) - 4, 1))}
 
     one, other = runs(a), runs(b)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -46,10 +47,30 @@ def test_flesch_kincaid_by_hand() -> None:
         ("if x == 3 and y >= 2: pass", 1),
         ("\n".join(f"{i}. step" for i in range(1, 15)), 10),
         ("The value 3.14 is pi.", 1),
+        ("It is so. " * 9 + "So 2 + 2 = 4.", 10),
+        ("1. Wash it. Dry it.\n2. Cut it.", 3),
+        ("He sold 48/2 = <<48/2=24>>24 of them.\nSo 48+24 = <<48+24=72>>72 in all.\n#### 72", 2),
+        ("She has <<5*2=10>>10.\n#### 10", 1),
+        ("a = 3\nb = 4\nprint(a + b)", 3),
+        ("#### The first part\nIt ends.", 2),
     ],
 )
 def test_reasoning_steps(response: str, steps: int) -> None:
     assert d.reasoning_steps(response) == steps
+
+
+@given(st.text(alphabet="ab1. =\n", max_size=60), st.sampled_from(["\n1. a", " 2 = 3.", " So."]))
+def test_a_mark_more_is_no_step_fewer(response: str, more: str) -> None:
+    assert d.reasoning_steps(response + more) >= d.reasoning_steps(response)
+
+
+def test_equal_grades_summed_in_another_order_are_tied() -> None:
+    one = d.english_features("Say it.", "The cat sat on the mat.")
+    features = [
+        dataclasses.replace(one, grade=grade) for grade in (0.1 + 0.2 + 0.3, 0.3 + 0.2 + 0.1, 0.9)
+    ]
+    found = d.combine(features, ["en"] * 3)
+    assert features[0].grade != features[1].grade and found.d1[0] == found.d1[1] < found.d1[2]
 
 
 @settings(deadline=None)

@@ -155,6 +155,47 @@ def test_kobest_in_any_split(
     assert {(r["correct"], r["status"], r["extracted"]) for r in rows} == {("0", "no_answer", "")}
 
 
+@pytest.mark.parametrize(
+    ("gold", "number"),
+    [
+        ("####7", "7"),
+        ("####   7", "7"),
+        ("#### 7 \t", "7"),
+        ("#### 7\n\n", "7"),
+        ("#### $2,007.", "2007"),
+        ("#### -0.5", "-0.5"),
+        ("#### \uff17", "7"),
+        ("#### \u22127", "-7"),
+        ("#### 3\nno: #### 7", "7"),
+    ],
+)
+def test_every_gold_that_is_a_number_is_matched_by_it(
+    score: Any, tmp_path: Path, gold: str, number: str
+) -> None:
+    items = tmp_path / "gsm8k.jsonl"
+    items.write_text(json.dumps({"question": "?", "answer": f"so\n{gold}"}) + "\n")
+    rows = score("gsm8k", items, [("0", 0, f"#### {number}"), ("0", 1, "#### 8")])
+    assert [(r["correct"], r["correct_flexible"]) for r in rows] == [("1", "1"), ("0", "0")]
+
+
+@pytest.mark.parametrize(
+    "gold",
+    ["#### seven", "####", "#### 7 apples", "#### 7명", "#### 7/2", "#### 1 2", "#### ٧", "#### ."],
+)
+def test_a_gold_that_no_answer_can_equal_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], gold: str
+) -> None:
+    items, given = tmp_path / "gsm8k.jsonl", tmp_path / "given.jsonl"
+    wrong = {"question": "?", "answer": f"so\n{gold}"}
+    items.write_text("".join(json.dumps(q) + "\n" for q in (QUESTION, wrong)))
+    given.write_text('{"item_id": "0", "sample": 0, "text": "#### 2"}\n')
+    arguments = ["--items", str(items), "--generations", str(given), "--out"]
+    assert main(["score", "gsm8k", *arguments, str(tmp_path / "out.tsv")]) == 2
+    said = capsys.readouterr().err
+    assert "gsm8k.jsonl:2: item without an answer" in said and said.count("\n") == 1
+    assert not (tmp_path / "out.tsv").exists()
+
+
 def test_odd_texts_are_judged_and_not_lost(score: Any, tmp_path: Path) -> None:
     items = tmp_path / "gsm8k.jsonl"
     items.write_text(json.dumps(QUESTION) + "\n")

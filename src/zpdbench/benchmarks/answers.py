@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ CONFIDENCE_DIGITS = 6
 _STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
 _FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 _MARK = "#### "
+_NUMBER = re.compile(r"-?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)")
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,16 @@ def judge_number(text: str, gold: str) -> Verdict:
 
 
 def number_gold(doc: Mapping[str, Any]) -> str:
-    """GSM8K's reference number, normalised."""
-    return normalise_number(doc["answer"])
+    """GSM8K's reference number, normalised: what stands behind the answer's last '####'.
+
+    Raises:
+        ValueError: it is no number as an answer could give it, so none could be right.
+    """
+    given = unicodedata.normalize("NFKC", doc["answer"].rpartition("####")[2])
+    number = normalise_number(given.replace("\N{MINUS SIGN}", "-").strip())
+    if not _NUMBER.fullmatch(number):
+        raise ValueError(f"'#### {given.strip():.40}' is no number, so no answer can equal it")
+    return number
 
 
 def judge_letter(text: str, gold: str, letters: str = "ABCD") -> Verdict:

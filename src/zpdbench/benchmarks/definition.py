@@ -50,11 +50,20 @@ class Task(_Part):
     gold: Annotated[
         str, Field(description="the right choice's 0-based index; or what a text is judged by")
     ] = ""
-    content: Annotated[str, Field(description="what contamination looks for")] = ""
+    content: Annotated[
+        str | list[str],
+        Field(description="what contamination looks for; of several texts each on its own"),
+    ] = []
     fields: list[str] = []
     metrics: list[str] | None = None
     files: dict[str, str] = {}
     hub: Hub | None = None
+
+    @property
+    def contents(self) -> list[str]:
+        """Templates of the texts that hold the item, the shortest first; else the prompt's."""
+        given = [self.content] if isinstance(self.content, str) else self.content
+        return [text for text in given if text] or [self.text]
 
 
 class Definition(_Part):

@@ -16,8 +16,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from zpdbench.benchmarks.answers import number_gold
 from zpdbench.benchmarks.definition import Definition, resolve
 from zpdbench.errors import UserError
+from zpdbench.texts import encodable
 
 Doc = dict[str, Any]
 Docs = dict[str, list[Doc]]
@@ -96,19 +98,7 @@ def _string(doc: Mapping[str, Any], key: str, where: str) -> str:
             where=where,
             fix="is this the benchmark's own file?",
         )
-    return _encodable(value, where)
-
-
-def _encodable(value: str, where: str) -> str:
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UserError(
-            f"lone surrogate U+{ord(value[error.start]):04X} in the text",
-            where=where,
-            fix="mend or remove it",
-        ) from error
-    return value
+    return encodable(value, where)
 
 
 def _rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -181,6 +171,12 @@ def load_gsm8k(path: Path, task: str) -> Docs:
             raise UserError(
                 "item without an answer: no '#### number'", where=where, fix="mend or remove it"
             )
+        try:
+            number_gold(doc)
+        except ValueError as error:
+            raise UserError(
+                f"item without an answer: {error}", where=where, fix="mend it"
+            ) from error
         docs.append(doc)
     return {task: docs}
 

@@ -91,17 +91,29 @@ def build(
     except ValueError as error:
         raise UserError(str(error), where="corpus.probe", fix="make it smaller") from error
     frame = pl.DataFrame(rows, schema=["id", "language", "source", "prompt", "response"])
-    return (
-        frame.with_columns(
-            d1=found.d1,
-            d2=found.d2,
-            d3=found.d3,
-            difficulty=found.difficulty,
-            split=pl.Series(split.tolist(), dtype=pl.String),
-            **{f"raw_{name}": values for name, values in found.raw.items()},
-        ),
-        notes,
+    frame = frame.with_columns(
+        d1=found.d1,
+        d2=found.d2,
+        d3=found.d3,
+        difficulty=found.difficulty,
+        split=pl.Series(split.tolist(), dtype=pl.String),
+        **{f"raw_{name}": values for name, values in found.raw.items()},
     )
+    known = prepare.same_prompts(frame["prompt"].to_list(), (frame["split"] == "probe").to_list())
+    if any(known):
+        lost = frame.filter(pl.Series(known)).group_by("source").len().sort("source")
+        notes += [
+            f"{source}: {count} examples left out (they ask what an example of the probe asks)"
+            for source, count in lost.iter_rows()
+        ]
+        frame = frame.filter(~pl.Series(known))
+        if (frame["split"] == "probe").all():
+            raise UserError(
+                "the probe's prompts are those of all examples",
+                where="corpus.probe",
+                fix="make it smaller, or give examples with other prompts",
+            )
+    return frame, notes
 
 
 def _examples(settings: study.Study, items: Sequence[Path]) -> tuple[list[sources.Row], list[str]]:
@@ -111,15 +123,19 @@ def _examples(settings: study.Study, items: Sequence[Path]) -> tuple[list[source
     late = corpus.prepare != study.Preparation()
     rows: list[sources.Row] = []
     notes: list[str] = []
+    seen: dict[tuple[str, str], str] = {}
     for name, source in sorted(corpus.sources.items()):
         with _files(source, settings) as paths:
             read, said = sources.read(name, source, corpus, paths)
         notes += said
         if late:
             read, said = prepare.clean(read, corpus.prepare)
-        else:
-            read, said = sources.sample(name, read, source, corpus)
+            notes += said
+        read, said = prepare.without_equal(read, seen)
         notes += said
+        if not late:
+            read, said = sources.sample(name, read, source, corpus)
+            notes += said
         rows += [{**row, "corpus_source": name} for row in read]
     rows.sort(key=lambda row: row["id"])
     ids = [row["id"] for row in rows]
@@ -204,7 +220,7 @@ def _decontaminate(
     asking more of them later finds nothing new, and needs no new training.
 
     Generated examples share their templates with generated items by design, so there only equal
-    texts count; elsewhere also a shared run of 13 words.
+    prompts count.
     """
     from zpdbench.benchmarks import contamination
 
@@ -214,7 +230,7 @@ def _decontaminate(
         texts += contamination.texts_of(
             _rows_of(path, settings), section.definition if section else None
         )
-    hits = []
+    hits, notes = [], []
     generated = {n for n, s in settings.corpus.sources.items() if s.format == "embedded"}
     for is_generated in (True, False):
         examples = [
@@ -225,9 +241,10 @@ def _decontaminate(
         if texts and examples:
             n = None if is_generated else contamination.WORDS
             hits += contamination.find(texts, examples, n=n)
+            notes += [] if is_generated else _unseen(contamination.too_short(texts))
     bad = {hit.example for hit in hits}
     if not bad:
-        return rows, []
+        return rows, notes
     benchmarks = ", ".join(sorted({hit.benchmark for hit in hits}))
     for hit in sorted(hits):
         print(f"{hit.example} holds {hit.benchmark} {hit.item_id} ({hit.kind})", file=sys.stderr)
@@ -240,6 +257,16 @@ def _decontaminate(
             fix="set it to remove, or take the examples out",
         )
     if policy == "keep":
-        return rows, [f"contamination: {what} and are kept"]
+        return rows, [f"contamination: {what} and are kept", *notes]
     left = [row for row in rows if row["id"] not in bad]
-    return left, [f"contamination: {what} and are left out"]
+    return left, [f"contamination: {what} and are left out", *notes]
+
+
+def _unseen(short: Mapping[str, tuple[int, int, int]]) -> list[str]:
+    """Notes on the items that the search sees in some places only, by benchmark."""
+    return [
+        f"search for items: {few} of {benchmark}'s {total} have too few words to be found by "
+        f"these alone but as a whole line, {always} of them also as they are asked"
+        for benchmark, (few, always, total) in sorted(short.items())
+        if few
+    ]

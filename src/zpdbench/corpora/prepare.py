@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zpdbench.study import Preparation
+from zpdbench.texts import fold, fold_spaces
 
 Row = dict[str, str]
 
@@ -62,12 +64,12 @@ def defect(prompt: str, response: str) -> str | None:
 def scripts(text: str) -> dict[str, float]:
     """Shares of a text's letters by script: hangul, latin, other. Empty without letters."""
     counts: Counter[str] = Counter()
-    for c in text:
+    for c in fold(text):
         if not c.isalpha():
             continue
-        if "가" <= c <= "힣" or "ㄱ" <= c <= "ㆎ" or "ᄀ" <= c <= "ᇿ":
+        if "가" <= c <= "힣" or "ᄀ" <= c <= "ᇿ" or "ꥠ" <= c <= "ꥼ" or "ힰ" <= c <= "ퟻ":
             counts["hangul"] += 1
-        elif c < "ɐ":
+        elif c < "ɐ" or "Ḁ" <= c <= "ỿ":
             counts["latin"] += 1
         else:
             counts["other"] += 1
@@ -89,8 +91,8 @@ def is_language(text: str, language: str) -> bool:
 
 
 def shingles(text: str) -> NDArray[np.uint64]:
-    """Sorted distinct hashes of a text's runs of 5 characters (case and spaces evened out)."""
-    normal = " ".join(text.lower().split())
+    """Sorted distinct hashes of the runs of 5 characters of a text as it is compared."""
+    normal = fold_spaces(text)
     codes = np.frombuffer(normal.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
     values = codes.astype(np.uint64)
     n = max(len(values) - SHINGLE + 1, 1)
@@ -196,6 +198,42 @@ def clean(rows: Sequence[Row], how: Preparation) -> tuple[list[Row], list[str]]:
         else:
             reasons[f"{row['source']}: {{}} examples left out ({why})"] += 1
     return kept, [text.format(count) for text, count in sorted(reasons.items())]
+
+
+def without_equal(
+    rows: Sequence[Row], seen: dict[tuple[str, str], str]
+) -> tuple[list[Row], list[str]]:
+    """(rows that stay, notes): of examples that are equal as texts are compared the first stays.
+
+    Args:
+        rows: of one source.
+        seen: prompt and response as they are compared -> the source that had them first. What is
+            new is added, so that one source is looked through after the other.
+    """
+    kept: list[Row] = []
+    reasons: Counter[str] = Counter()
+    for row in rows:
+        key = (_key(row["prompt"]), _key(row["response"]))
+        first = seen.get(key)
+        if first is None:
+            seen[key] = row["source"]
+            kept.append(row)
+        elif first == row["source"]:
+            reasons[f"{first}: {{}} exact duplicates left out"] += 1
+        else:
+            reasons[f"{row['source']}: {{}} examples left out (equal to one of {first})"] += 1
+    return kept, [text.format(count) for text, count in sorted(reasons.items())]
+
+
+def same_prompts(prompts: Sequence[str], chosen: Sequence[bool]) -> list[bool]:
+    """Which of the prompts that are not chosen equal, as texts are compared, one that is."""
+    keys = [_key(prompt) for prompt in prompts]
+    taken = {key for key, is_chosen in zip(keys, chosen, strict=True) if is_chosen}
+    return [not c and key in taken for key, c in zip(keys, chosen, strict=True)]
+
+
+def _key(text: str) -> str:
+    return blake2b(fold_spaces(text).encode(), digest_size=16).hexdigest()
 
 
 def without_near_duplicates(rows: Sequence[Row], threshold: float) -> tuple[list[Row], list[str]]:

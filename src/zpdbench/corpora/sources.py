@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,31 @@ from typing import Any
 import numpy as np
 
 from zpdbench import files
-from zpdbench.corpora.prepare import is_placeholder
+from zpdbench.corpora.prepare import is_language, is_placeholder, scripts
 from zpdbench.errors import UserError
 from zpdbench.study import Corpus, CorpusSource
+from zpdbench.texts import composed, encodable, fold
 
 Row = dict[str, str]
+SHOWN = 20
+"""Names of unused fields in a note."""
+
+_LANGUAGES = {
+    **dict.fromkeys(("ko", "kor", "korean", "한국어", "한국말", "조선말"), "ko"),
+    **dict.fromkeys(("en", "eng", "english", "영어"), "en"),
+}
+# A tag of BCP 47, a locale (ko-KR, kor_Hang, en_GB.UTF-8) or a name with a region (English (US)).
+_TAG = re.compile(
+    r"([^\W\d_]+)(?:[-_][a-z]{4})?(?:[-_](?:(?!ko|en)[a-z]{2}|\d{3}))?(?:\.[\w-]+)?|"
+    r"([^\W\d_]+)\s*\([^()]*\)"
+)
+# What a model would have to see to answer as the response does.
+_CONTENT_FIELDS = """
+    system system_prompt system_message system_instruction history chat_history chat conversation
+    conversations messages dialog dialogue turns context passage documents tools functions image
+    images audio audios video videos
+"""
+_CONTENT = frozenset(_CONTENT_FIELDS.split())
 
 
 def read(
@@ -26,26 +48,26 @@ def read(
         paths: the source's files, in order; none for embedded.
 
     Raises:
-        UserError: no such file, a malformed record, a missing field, an empty response that is not
-            allowed.
+        UserError: no such file, a malformed record, a missing field, one that would be lost, an
+            unknown language, an empty response that is not allowed.
     """
     if source.format == "embedded":
         from zpdbench import embedded
 
         wanted = source.examples or 4800
         return [dict(row) for row in embedded.examples(wanted, corpus.seed)], []
-    notes: list[str] = []
     rows: list[Row] = []
-    empty = 0
-    seen: set[tuple[str, str]] = set()
-    duplicates = 0
+    counts: Counter[str] = Counter()
+    unused: Counter[str] = Counter()
     # A record's number is its own in its file (a JSON line's is its line); of several files the
     # running one, so that ids differ.
     listed = ((path, place, record) for path in paths for place, record in _records(path))
     for running, (file, place, record) in enumerate(listed, 1):
         number = place if len(paths) == 1 else running
         where = f"{file}: record {place}"
-        prompt, response = _fields(source.format, record, where)
+        given = _fields(source.format, record, where)
+        unused.update(_unused(record, given, where))
+        prompt, response = (encodable(part, where) for part in _parts(source.format, given))
         if corpus.prepare.drop_defects:
             prompt = without_placeholder(prompt)
         if not response.strip():
@@ -55,30 +77,33 @@ def read(
                     where=where,
                     fix="mend the record, or set corpus.on_empty: drop",
                 )
-            empty += 1
+            counts["with an empty response left out"] += 1
             continue
         if not prompt.strip():
             raise UserError("the instruction is empty", where=where, fix="mend the record")
-        if (prompt, response) in seen:
-            duplicates += 1
-            continue
-        seen.add((prompt, response))
-        language = source.language or str(
-            record.get("language") or detect_language(prompt + response)
-        )
+        kept = composed(prompt), composed(response)
+        if kept != (prompt, response):
+            counts["brought into Unicode's composed form (NFC)"] += 1
+        said = _stated_language(record, name, source.language, where)
+        if source.language and said != source.language:
+            counts[f"taken as {source.language}, though their field language is another"] += 1
+        language = source.language or said or detect_language("".join(kept))
+        if not (source.language or said) and not is_language("".join(kept), language):
+            counts[f"in neither Hangul nor Latin letters taken as {language}"] += 1
         rows.append(
             {
                 "id": f"{name}-{number - 1:06d}",
                 "language": language,
                 "source": name,
-                "prompt": prompt,
-                "response": response,
+                "prompt": kept[0],
+                "response": kept[1],
             }
         )
-    if empty:
-        notes.append(f"{name}: {empty} examples with an empty response left out")
-    if duplicates:
-        notes.append(f"{name}: {duplicates} exact duplicates left out")
+    notes = [f"{name}: {count} examples {what}" for what, count in sorted(counts.items())]
+    if unused:
+        shown = [f"{field} ({count})" for field, count in sorted(unused.items())]
+        more = f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
+        notes.append(f"{name}: fields that are not used: {', '.join(shown[:SHOWN])}{more}")
     return rows, notes
 
 
@@ -114,9 +139,35 @@ def without_placeholder(prompt: str) -> str:
 
 def detect_language(text: str) -> str:
     """`ko` if at least a tenth of the letters are Hangul, else `en`."""
-    letters = [c for c in text if c.isalpha()]
-    hangul = sum("가" <= c <= "힣" or "ㄱ" <= c <= "ㆎ" for c in letters)
-    return "ko" if letters and hangul * 10 >= len(letters) else "en"
+    return "ko" if scripts(text).get("hangul", 0.0) >= 0.1 else "en"
+
+
+def named_language(text: str) -> str | None:
+    """`ko` or `en` where a text names that language in one of the usual ways, else None."""
+    folded = fold(text).strip()
+    found = _TAG.fullmatch(folded)
+    return _LANGUAGES.get(found[1] or found[2]) if found else None
+
+
+def _stated_language(
+    record: Mapping[str, Any], name: str, overruled_by: str | None, where: str
+) -> str | None:
+    """The language that a record names; None where it names none.
+
+    Raises:
+        UserError: one that is not known, unless the source's section says it for all.
+    """
+    value = record.get("language")
+    if value is None or value == "":
+        return overruled_by
+    language = named_language(value) if isinstance(value, str) else None
+    if language is None and overruled_by is None:
+        raise UserError(
+            f"language {value!r:.60} is neither Korean (ko) nor English (en)",
+            where=where,
+            fix=f"mend or remove the record, or set corpus.sources.{name}.language for all",
+        )
+    return language
 
 
 def _words(name: str) -> list[int]:
@@ -139,7 +190,7 @@ def _records(path: Path) -> list[tuple[int, Mapping[str, Any]]]:
                 fix="copy it again",
             ) from error
     try:
-        text = path.read_text("utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(
             f"no UTF-8 at byte {error.start}", where=str(path), fix="convert the file to UTF-8"
@@ -149,19 +200,20 @@ def _records(path: Path) -> list[tuple[int, Mapping[str, Any]]]:
     if text.lstrip().startswith("["):
         try:
             records = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(
                 f"no valid JSON: {error}", where=str(path), fix="copy it again"
             ) from error
         numbers = list(range(1, len(records) + 1))
     else:
         records, numbers = [], []
-        for number, line in enumerate(text.splitlines(), 1):
+        # Only \n ends a line of JSONL: splitlines() would cut at U+2028 inside a string.
+        for number, line in enumerate(text.split("\n"), 1):
             if not line.strip():
                 continue
             try:
                 records.append(json.loads(line))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise UserError(
                     f"no valid JSON: {error}", where=f"{path}:{number}", fix="mend the line"
                 ) from error
@@ -176,36 +228,59 @@ def _records(path: Path) -> list[tuple[int, Mapping[str, Any]]]:
     return list(zip(numbers, records, strict=True))
 
 
-def _fields(format_: str, record: Mapping[str, Any], where: str) -> tuple[str, str]:
-    """(prompt, response); the instruction and `input` are two paragraphs.
+def _fields(format_: str, record: Mapping[str, Any], where: str) -> dict[str, str]:
+    """The fields that a format's example is made of, in the order of the prompt, response last.
 
     Alpaca's `input` is what the instruction is about and follows it; OpenOrca-KO's is the system
-    prompt of OpenOrca, translated, and comes first.
+    prompt of OpenOrca, translated, and comes first. Either may be missing.
+
+    Raises:
+        UserError: a field is missing or no text.
     """
-
-    wanted = "prompt, response" if format_ == "parquet" else "instruction, input, output"
-
-    def text(field: str) -> str:
-        if field not in record:
-            raise UserError(
-                f"no field {field!r}",
-                where=where,
-                fix=f"format {format_} has {wanted}",
-            )
-        value = record[field]
-        if value is None:
-            return ""
-        if not isinstance(value, str):
-            raise UserError(f"{field} is no text", where=where, fix="mend the record")
-        return value
-
-    if format_ == "parquet":
-        return text("prompt").strip(), text("response").strip()
+    names = {
+        "parquet": ("prompt", "response"),
+        "alpaca": ("instruction", "input", "output"),
+        "openorca_ko": ("input", "instruction", "output"),
+    }[format_]
     if format_ == "openorca_ko" and "question" in record:
         # OpenOrca's own names, which translations of it keep or rename.
-        asked = (text("system_prompt").strip(), text("question").strip())
-        return "\n\n".join(part for part in asked if part), text("response").strip()
-    instruction = text("instruction").strip()
-    given = (record.get("input") or "").strip() if isinstance(record.get("input"), str) else ""
-    parts = (given, instruction) if format_ == "openorca_ko" else (instruction, given)
-    return "\n\n".join(part for part in parts if part), text("output").strip()
+        names = ("system_prompt", "question", "response")
+    given: dict[str, str] = {}
+    for field in names:
+        if field not in record and field != "input":
+            wanted = "prompt, response" if format_ == "parquet" else "instruction, input, output"
+            raise UserError(
+                f"no field {field!r}", where=where, fix=f"format {format_} has {wanted}"
+            )
+        value = record.get(field)
+        if value is not None and not isinstance(value, str):
+            raise UserError(f"{field} is no text", where=where, fix="mend the record")
+        given[field] = (value or "").strip()
+    return given
+
+
+def _parts(format_: str, given: Mapping[str, str]) -> tuple[str, str]:
+    """(prompt, response); the prompt's fields are paragraphs."""
+    *asked, response = given.values()
+    return "\n\n".join(part for part in asked if part), response
+
+
+def _unused(record: Mapping[str, Any], given: Mapping[str, str], where: str) -> list[str]:
+    """The fields of a record that hold something and are not used.
+
+    Raises:
+        UserError: what is in one belongs to the example, and would be lost.
+    """
+    found = []
+    for field, value in record.items():
+        if field in given or field == "language" or value is None or value in ("", [], {}):
+            continue
+        name = fold(encodable(field, where)).strip()
+        if name in _CONTENT or name in given or name == "language":
+            raise UserError(
+                f"field {field!r:.60} belongs to the example and would be lost",
+                where=where,
+                fix=f"write it into {' or '.join(given)}, or take it out",
+            )
+        found.append(" ".join(field.split())[:40])
+    return found

@@ -50,6 +50,9 @@ _NUMBERED = re.compile(
     r"^[ \t]*(?:\(?\d{1,2}[.)](?!\d)|step[ \t]+\d+|\d{1,2}[ \t]*단계|첫째|둘째|셋째|넷째|다섯째)",
     re.IGNORECASE | re.MULTILINE,
 )
+# GSM8K's calculator notes, which repeat the equation that they stand in; its answer's mark.
+_NOTE = re.compile(r"<<[^<>\n]*>>")
+_ANSWER = re.compile(r"####[ \t]*-?\$?[\d.,]+[ \t]*$", re.MULTILINE)
 # "=" with a number or a closing bracket before it and a value after; not ==, <=, >=, != or a := 1.
 _EQUATION = re.compile(r"[\d)%\w][ \t]*(?<![=<>!:])=(?!=)[ \t]*[-+]?[\d$(<]")
 
@@ -145,9 +148,14 @@ def moving_type_token_ratio(tokens: Sequence[str], window: int = WINDOW) -> floa
 
 
 def reasoning_steps(response: str) -> int:
-    """Numbered steps or equations, whichever are more, else sentences; capped at 10."""
-    marked = max(len(_NUMBERED.findall(response)), len(_EQUATION.findall(response)))
-    return min(marked or sentences(response), MAX_STEPS)
+    """Numbered steps, equations or sentences, whichever are most; capped at 10.
+
+    So a mark more never makes a step fewer. What only repeats a step (GSM8K's `<<6*2=12>>`, its
+    `#### 12`) is none. A line is a sentence, also one of a program.
+    """
+    text = _ANSWER.sub("", _NOTE.sub("", response))
+    numbered, equations = len(_NUMBERED.findall(text)), len(_EQUATION.findall(text))
+    return min(max(numbered, equations, sentences(_NUMBERED.sub("", text))), MAX_STEPS)
 
 
 def english_features(prompt: str, response: str) -> Features:
@@ -255,16 +263,16 @@ def combine(features: Sequence[Features], languages: Sequence[str]) -> Difficult
     for language in np.unique(labels):
         rows = np.flatnonzero(labels == language)
         raw["idf"][rows] = mean_idf([features[i].content for i in rows])
-        ranks = {name: rank_normalise(values[rows]) for name, values in raw.items()}
+        # Rounded before ranking: equal values in another order of summation stay equal.
+        ranks = {name: rank_normalise(np.round(values[rows], 12)) for name, values in raw.items()}
         grade = ranks["grade"]
         if language == "ko":
             grade = (ranks["grade"] + ranks["grade_second"]) / 2.0
         w = LINGUISTIC_WEIGHTS
         linguistic = w[0] * grade + w[1] * ranks["diversity"] + w[2] * ranks["clauses"]
-        # Rounded before ranking: equal sums in another order of summation stay equal.
         d1[rows] = rank_normalise(np.round(linguistic, 12))
         d2[rows] = ranks["steps"]
-        d3[rows] = rank_normalise(np.round(raw["idf"][rows], 12))
+        d3[rows] = ranks["idf"]
     total = WEIGHTS[0] * d1 + WEIGHTS[1] * d2 + WEIGHTS[2] * d3
     return Difficulty(d1, d2, d3, total, raw)
 

@@ -83,7 +83,13 @@ def read_questions(benchmark: str, path: str) -> tuple[Definition, dict[str, Que
             # A task's own file needs no task in its ids: they are its rows.
             own = "task_id" in doc or definition.open
             item_id = items.item_id(definition, name, row, doc) if own else str(row)
-            questions[item_id] = Question(name, doc, items.gold_of(definition, name, doc))
+            try:
+                gold = items.gold_of(definition, name, doc)
+            except (KeyError, ValueError) as error:
+                raise UserError(
+                    f"item {item_id}: {error}", where=str(path), fix="mend the item"
+                ) from error
+            questions[item_id] = Question(name, doc, gold)
     return definition, questions
 
 
