@@ -68,6 +68,9 @@ onstart:
             )
         }
         preflight.note_size(study, computed)
+        preflight.check_trained(
+            study, {job.wildcards.model for job in jobs if job.rule.name == "train_adapter"}
+        )
         if workflow.executor_plugin.name == "local":
             preflight.check_gpu(study, computed, contained=in_containers)
         if in_containers:
