@@ -140,7 +140,7 @@ def _gpu(study: Study | None) -> Finding:
     large = [m for m in study.models if resources.needs_gpu(study, m)] if study else []
     fix = "enough for config/mini.yaml; real models want a GPU"
     if large:
-        fix = f"{', '.join(large)} need one: a cluster's GPU partition, or smaller models"
+        fix = f"{', '.join(large)} want one: a cluster's GPU partition, or smaller models"
     asked = os.environ.get(devices.VARIABLE)
     detail = f"{here or 'CPU only'}{f', {devices.VARIABLE}={asked}' if asked else ''}"
     return Finding("device", "GPU", here is not None or (bool(study) and not large), detail, fix)

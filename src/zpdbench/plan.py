@@ -237,9 +237,8 @@ def _machines(study: Study, asked: Sequence[str] | None) -> list[str]:
                 f"no machine {unknown[0]!r}", where="--hardware", fix=", ".join([*MACHINES, "cpu"])
             )
         return list(asked)
-    real = any(resources.wants_gpu(study, m) for m in study.models)
-    slow = any(resources.needs_gpu(study, m) for m in study.models)
-    return [*(MACHINES if real else ()), *(() if slow else ("cpu",))]
+    real = any(resources.needs_gpu(study, m) for m in study.models)
+    return list(MACHINES) if real else ["cpu"]
 
 
 def _size(study: Study, console: Console, plan: Plan) -> None:

@@ -183,13 +183,13 @@ def check_gpu(study: Study, models: Iterable[str], *, contained: bool = False) -
             continue
         if contained and not study.images.nv:
             raise UserError(
-                f"{name} needs a GPU ({why}), and containers are given none",
+                f"{name} wants a GPU, and containers are given none ({why})",
                 where="images.nv",
                 fix=f"images: {{flavour: cuda, nv: true}}, or {devices.VARIABLE}=cpu",
             )
         if devices.gpu_here() is None:
             raise UserError(
-                f"{name} needs a GPU ({why}), and this machine has none",
+                f"{name} wants a GPU, and this machine has none ({why})",
                 where=f"models.{name}",
                 fix="run on a cluster (--workflow-profile profiles/slurm), take a smaller model, "
                 f"or {devices.VARIABLE}=cpu, if the CPU is meant",

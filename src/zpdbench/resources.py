@@ -21,7 +21,8 @@ _LIBRARIES_MB = 1500  # torch, transformers and their code, resident
 # From here on a model is trained and served on a GPU where there is one; below, a CPU does
 # (SmolLM2-135M and 360M).
 GPU_PARAMETERS = 400_000_000
-# What a job may take on a CPU before a GPU is asked for: a common machine's memory, and a day.
+# What a model may take on a CPU before a GPU is asked for: a job a common machine's memory, and all
+# its jobs a day.
 CPU_MB = 16_000
 CPU_SECONDS = 86_400.0
 GPU = MACHINES["a100"]
@@ -49,7 +50,7 @@ def wants_gpu(study: Study, model: str) -> bool:
 
 
 def why_gpu(study: Study, model: str) -> str | None:
-    """Why no CPU will do for a model: memory, or more than a day for one job; None where one will.
+    """Why no CPU will do for a model: memory, or more than a day for its jobs; None where one will.
 
     By the measured CPU's rates (`zpdbench.hardware`), whatever this machine is.
     """
@@ -58,15 +59,10 @@ def why_gpu(study: Study, model: str) -> str | None:
     memory = max(train_mb(study, model), serve_mb(study, model))
     if memory > CPU_MB:
         return f"a job takes {memory / 1000:.0f} GB"
-    runs = [estimate.cpu_train_seconds(study, model, c) for c in study.conditions]
-    answers = [
-        estimate.cpu_serve_seconds(study, model, members)
-        for (name, _), members in study.chunks.items()
-        if name == model
-    ]
-    longest = max(*runs, *answers)
-    if longest > CPU_SECONDS:
-        return f"its longest job takes {longest / CPU_SECONDS:.1f} days of a CPU"
+    runs = sum(estimate.cpu_train_seconds(study, model, c) for c in study.conditions)
+    seconds = runs * len(study.seeds) + estimate.cpu_serve_seconds(study, model)
+    if seconds > CPU_SECONDS:
+        return f"its jobs take {seconds / 86_400:.1f} days of a CPU"
     return None
 
 
