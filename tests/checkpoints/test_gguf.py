@@ -473,3 +473,37 @@ def test_end_ids_come_once(tmp_path: Path) -> None:
     header = gguf_header.check(_file(tmp_path, "qwen2"))
     ids = gguf_model.end_ids(header)
     assert len(set(ids)) == len(ids) == 2
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [({"words": None}, "holds no tokenizer"), ({"architecture": "gpt2"}, "served and scored, not")],
+)
+def test_the_workflow_ends_before_its_first_job(
+    root: Path, tmp_path: Path, how: dict[str, Any], message: str
+) -> None:
+    import os
+    import subprocess
+    import sys
+
+    path = _file(tmp_path, **how)
+    snakemake = Path(sys.executable).parent / "snakemake"
+    done = subprocess.run(
+        [
+            *(snakemake, "--snakefile", root / "Snakefile", "--directory", tmp_path),
+            *("--cores", "1", "all", "--configfile", root / "config/micro.yaml", "--config"),
+            f"results={tmp_path}/results",
+            f"models={{own: {{source: local, path: {path}}}}}",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        env={**os.environ, "ZPDBENCH_CACHE": str(tmp_path / "cache")},
+        check=False,
+    )
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if message in line]
+    assert line.startswith("configuration: ") and "Traceback" not in done.stderr
+    made = sorted(p.name for p in (tmp_path / "results").rglob("*") if p.is_file())
+    assert made == ["study.lock.yaml"]
+    assert not list((tmp_path / ".snakemake/locks").glob("*"))

@@ -60,6 +60,7 @@ def make(
     start = time.monotonic()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
     with files.atomic_directory(out) as folder:
         if isinstance(spec, EmbeddedModel):
             facts = _embedded(name, spec, folder)
