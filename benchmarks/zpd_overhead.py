@@ -76,7 +76,7 @@ def main() -> None:
     from zpdbench import estimate, study
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    names = ("mini", "micro", "smol", "laptop", "ablations", "r4", "ladder")
+    names = ("mini", "micro", "smol", "real", "laptop", "ablations", "r4", "ladder")
     parser.add_argument(
         "--config", type=Path, nargs="*", default=[ROOT / f"config/{n}.yaml" for n in names]
     )

@@ -60,6 +60,12 @@ onstart:
         preflight.check_machine(study)
         jobs = list(workflow.dag.needrun_jobs())
         preflight.check_tables(study, {job.name for job in jobs})
+        trained = [job for job in jobs if job.rule.name == "train_adapter"]
+        preflight.check_trained(study, {job.wildcards.model for job in trained})
+    except UserError as error:
+        print(f"configuration: {error}", file=sys.stderr)
+        sys.exit(2)
+    try:
         computed = {
             job.wildcards.model
             for job in jobs

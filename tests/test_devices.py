@@ -147,3 +147,32 @@ def test_the_best_device_of_a_machine_without_a_gpu_is_its_cpu(
         monkeypatch.setattr(torch.cuda, "is_available", lambda found=cuda: found)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda found=mps: found)
         assert devices.best() == best
+
+
+@pytest.mark.parametrize(("cuda", "chosen"), [(True, "cuda"), (False, "cpu")])
+def test_where_the_cpu_will_do_a_gpu_is_taken_if_there_is_one(cuda: bool, chosen: str) -> None:
+    assert devices.choose(True, cuda=cuda, mps=False, or_cpu=True, environment={}) == chosen
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("flags\t\t: fpu sse avx2 avx512f avx512_bf16", True),
+        ("flags\t\t: fpu avx2 avx512f amx_bf16 amx_tile", True),
+        ("Features\t: fp asimd bf16", True),
+        ("flags\t\t: fpu sse avx2 avx512f avx512vl", False),
+        ("model name\t: a bf16 of a processor", False),
+    ],
+)
+def test_bfloat16_is_told_without_torch(tmp_path: Path, flags: str, expected: bool) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text(f"processor : 0\n{flags}\n")
+    assert devices.has_bfloat16(tmp_path) is expected
+
+
+def test_bfloat16_is_told_as_torch_tells_it() -> None:
+    if devices.gpu_here() is not None:
+        pytest.skip("a GPU has it, whatever the processor has")
+    from zpdbench.adapters import products
+
+    assert devices.has_bfloat16() is products.native("cpu")

@@ -255,7 +255,7 @@ def test_prompts_are_as_long_as_the_authors_files_make_them(r4: Study, data_dir:
     assert estimate.PROMPTS["humaneval"].answer == pytest.approx(mean, rel=0.01)
 
 
-@pytest.mark.parametrize("config", ["mini", "r4", "ladder", "laptop", "smol", "ablations"])
+@pytest.mark.parametrize("config", ["mini", "r4", "ladder", "laptop", "smol", "real", "ablations"])
 def test_every_shipped_study_can_be_planned(
     root: Path, config: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -180,3 +180,33 @@ def test_full_fine_tuning_and_more_processes_ask_for_more(mini: Study) -> None:
     assert of(small, "runtime", steps=10**6, processes=4) < of(small, "runtime", steps=10**6)
     assert [of(large, "gpu"), of(large, "gpu", processes=4)] == [1, 4]
     assert of(small, "gpu", processes=4) == 0
+
+
+def test_half_a_billion_parameters_train_on_a_cpu_where_it_is_no_matter_of_days(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zpdbench import devices, preflight
+
+    real = study.load(root / "config/real.yaml")
+    (large,) = (m for m in real.models if resources.wants_gpu(real, m))
+    assert resources.why_gpu(real, large) is None
+    for rule in ("train_adapter", "generate_chunk"):
+        assert asked(real, rule, "gpu", model=large) == 0
+        assert asked(real, rule, "runtime", model=large) > 15
+    monkeypatch.delenv(devices.VARIABLE, raising=False)
+    monkeypatch.setattr(devices, "gpu_here", lambda: None)
+    preflight.check_gpu(real, real.models)
+    longer = real.training.model_copy(update={"steps": 100_000})
+    slow = real.model_copy(update={"training": longer})
+    assert "days of a CPU" in str(resources.why_gpu(slow, large))
+    assert asked(slow, "train_adapter", "gpu", model=large) == 1
+    with pytest.raises(devices.UserError, match=r"wants a GPU, .*days of a CPU"):
+        preflight.check_gpu(slow, real.models)
+    wide = real.training.model_copy(update={"batch_size": 256})
+    wide_study = real.model_copy(update={"training": wide})
+    assert "GB" in str(resources.why_gpu(wide_study, large))
+
+
+def test_a_plan_says_what_the_cpu_takes_where_it_will_do(root: Path) -> None:
+    for config, machines in (("real", ["cpu"]), ("mini", ["cpu"]), ("r4", [*hardware.MACHINES])):
+        assert plan._machines(study.load(root / f"config/{config}.yaml"), None) == machines

@@ -106,7 +106,9 @@ def test_schema_has_not_drifted(root: Path) -> None:
     assert (root / "config/schema.json").read_text("utf-8") == study.schema(), "make schema"
 
 
-@pytest.mark.parametrize("name", ["mini", "micro", "smol", "ablations", "r4", "ladder", "laptop"])
+@pytest.mark.parametrize(
+    "name", ["mini", "micro", "smol", "real", "ablations", "r4", "ladder", "laptop"]
+)
 def test_shipped_configurations_hold_and_round_trip(root: Path, name: str, tmp_path: Path) -> None:
     loaded = study.load(root / f"config/{name}.yaml")
     lock = tmp_path / "study.lock.yaml"
@@ -191,6 +193,28 @@ def test_the_lock_names_the_engine_that_answers(
     chunk = SimpleNamespace(model="mini-qwen", chunk="all")
     said = study.parse(config).digest("generate_chunk", chunk)
     assert locked.digest("generate_chunk", chunk) == said
+
+
+@pytest.mark.parametrize(("has", "dtype"), [(True, "bfloat16"), (False, "float32")])
+def test_the_lock_names_the_types_that_are_computed_in(
+    mini: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has: bool, dtype: str
+) -> None:
+    from zpdbench import devices
+
+    monkeypatch.setattr(devices, "has_bfloat16", lambda: has)
+    config = yaml.safe_load(mini.replace("results: results", f"results: {tmp_path}/results"))
+    config["training"]["precision"] = config["generations"]["dtype"] = "auto"
+    locked = study.lock_study(config, [])
+    assert locked.training.precision == locked.generations.dtype == dtype
+    # A job on another kind of machine goes by the lock.
+    monkeypatch.setattr(devices, "has_bfloat16", lambda: not has)
+    read = study.resolve(study.load(locked.paths.study_lock))
+    assert read.training.precision == read.generations.dtype == dtype
+    config["training"]["precision"] = config["generations"]["dtype"] = dtype
+    run = SimpleNamespace(model="mini-qwen", condition="zpd", seed="0", chunk="all")
+    for rule in ("train_adapter", "generate_chunk"):
+        said = study.resolve(study.parse(config))
+        assert locked.digest(rule, run) == said.digest(rule, run)
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,17 @@ VARIABLE = "ZPDBENCH_DEVICE"
 
 
 def choose(
-    wants_gpu: bool, *, cuda: bool, mps: bool, environment: Mapping[str, str] = os.environ
+    wants_gpu: bool,
+    *,
+    cuda: bool,
+    mps: bool,
+    or_cpu: bool = False,
+    environment: Mapping[str, str] = os.environ,
 ) -> str:
     """cuda or mps, the first that is there, for a job that wants a GPU; else cpu.
+
+    Args:
+        or_cpu: whether the CPU will do where there is no GPU.
 
     Raises:
         UserError: the environment asks for a device that is not there, or a GPU is wanted and there
@@ -39,7 +47,7 @@ def choose(
                 fix=f"one of {', '.join(d for d in DEVICES if there[d])}, or unset it",
             )
         return asked
-    if not wants_gpu:
+    if not wants_gpu or (or_cpu and not (cuda or mps)):
         return "cpu"
     if not (cuda or mps):
         raise UserError("this model wants a GPU, and the job sees none", fix=NO_GPU)
@@ -64,17 +72,38 @@ def gpu_here(
     return f"/{found[0]}" if found else None
 
 
-def find(wants_gpu: bool, count: int = 1) -> str:
+def has_bfloat16(root: Path = Path("/")) -> bool:
+    """Whether this machine multiplies bfloat16 matrices itself: a GPU, or such instructions.
+
+    Told without torch, as it is asked before any job; AVX-512 alone only imitates the arithmetic.
+    """
+    if gpu_here(root=root) is not None:
+        return True
+    try:
+        lines = (root / "proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return False
+    flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags.split())
+
+
+def find(wants_gpu: bool, count: int = 1, *, or_cpu: bool = False) -> str:
     """`choose` with what torch sees on this machine; `count` free cards are claimed before.
 
     Args:
         count: 0 only looks, and waits for nobody.
+        or_cpu: as in `choose`.
     """
     if wants_gpu and count and os.environ.get(VARIABLE, "cuda") == "cuda":
         claim(count)
     import torch
 
-    return choose(wants_gpu, cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available())
+    return choose(
+        wants_gpu,
+        cuda=torch.cuda.is_available(),
+        mps=torch.backends.mps.is_available(),
+        or_cpu=or_cpu,
+    )
 
 
 def best() -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from zpdbench import cluster, devices, resources
 from zpdbench.errors import UserError
-from zpdbench.study import Images, Study, load
+from zpdbench.study import Images, Study, load, resolve
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def examine(folder: Path, study: Study | None = None) -> list[Finding]:
 
 def _gpu(study: Study | None) -> Finding:
     here = devices.gpu_here()
-    large = [m for m in study.models if resources.wants_gpu(study, m)] if study else []
+    large = [m for m in study.models if resources.needs_gpu(study, m)] if study else []
     fix = "enough for config/mini.yaml; real models want a GPU"
     if large:
         fix = f"{', '.join(large)} want one: a cluster's GPU partition, or smaller models"
@@ -183,7 +183,7 @@ def main(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    findings = examine(Path.cwd(), load(*args.configfile) if args.configfile else None)
+    findings = examine(Path.cwd(), resolve(load(*args.configfile)) if args.configfile else None)
     table = Table(box=None, pad_edge=False)
     for heading in ("", "area", "what", "found", "if missing"):
         # A fix is to be copied: what is as long as a file's name stays on one line.

@@ -136,7 +136,8 @@ def bytes_a_token(study: Study, model: str, language: str) -> float:
     if language != "ko":
         return _ENGLISH_BYTES
     spec = study.models[model]
-    known = isinstance(spec, HubModel) and "qwen" in spec.repo.lower()
+    named = spec.repo if isinstance(spec, HubModel) else getattr(spec, "path", "")
+    known = "qwen" in named.lower()
     return _KOREAN_BYTES_MULTILINGUAL if known else _KOREAN_BYTES
 
 

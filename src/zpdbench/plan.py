@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from zpdbench import core_rate, estimate, resources
 from zpdbench.errors import UserError
 from zpdbench.hardware import MACHINES, Machine
-from zpdbench.study import EmbeddedModel, GgufModel, HubModel, Study, load
+from zpdbench.study import EmbeddedModel, GgufModel, HubModel, Study, load, resolve
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -111,8 +111,9 @@ def _family(study: Study, model: str) -> str | None:
         return spec.repo.split("/")[1].split("-")[0].lower() + scaled
     if isinstance(spec, EmbeddedModel):
         return spec.architecture + scaled
-    if isinstance(spec, GgufModel):
-        return Path(spec.file).name.split("-")[0].lower() + scaled
+    file = spec.file if isinstance(spec, GgufModel) else spec.path
+    if file.endswith(".gguf"):
+        return Path(file).name.split("-")[0].lower() + scaled
     return None
 
 
@@ -236,7 +237,7 @@ def _machines(study: Study, asked: Sequence[str] | None) -> list[str]:
                 f"no machine {unknown[0]!r}", where="--hardware", fix=", ".join([*MACHINES, "cpu"])
             )
         return list(asked)
-    real = any(resources.wants_gpu(study, m) for m in study.models)
+    real = any(resources.needs_gpu(study, m) for m in study.models)
     return list(MACHINES) if real else ["cpu"]
 
 
@@ -428,5 +429,5 @@ def main(args: argparse.Namespace) -> None:
             fix="give GFLOP/s of one core, or leave it out to have it measured",
         )
     files: Sequence[str] = args.configfile
-    study = load(*files)
+    study = resolve(load(*files))
     _print(make_plan(study), study, args)

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from zpdbench import arithmetic, devices, files, resources
-from zpdbench.checkpoints import folders
+from zpdbench.checkpoints import folders, gguf_header
 from zpdbench.corpora import make_items, sources
 from zpdbench.errors import UserError
 from zpdbench.hub import fetch
@@ -19,6 +19,9 @@ from zpdbench.study import EmbeddedModel, GgufModel, LocalModel, Study
 
 READ_AT_START = 64 << 20
 """Corpus files larger than this (bytes) are read by their job alone: that takes too long here."""
+
+TRAINED = ("llama", "qwen2")
+"""Architectures of GGUF files that `zpdbench.adapters.decoder` trains."""
 
 _UNPINNED = {"models": "the model's files", "datasets": "the data set's files"}
 
@@ -89,24 +92,8 @@ def check_machine(study: Study) -> None:
                 where=f"models.{name}",
                 fix="make venv",
             )
-        if (
-            isinstance(model, LocalModel)
-            and not (Path(model.path).expanduser() / "config.json").is_file()
-            and not Path(model.path).expanduser().suffix == ".gguf"
-        ):
-            raise UserError(
-                f"no checkpoint at {model.path} (no config.json)",
-                where=f"models.{name}",
-                fix="give a folder in Hugging Face's layout",
-            )
-        if (
-            isinstance(model, LocalModel)
-            and Path(model.path).expanduser().suffix == ".gguf"
-            and not Path(model.path).expanduser().is_file()
-        ):
-            raise UserError(f"no file {model.path}", where=f"models.{name}", fix="correct path:")
-        if isinstance(model, LocalModel) and Path(model.path).expanduser().is_dir():
-            folders.check(Path(model.path).expanduser())
+        if isinstance(model, LocalModel):
+            _check_local(name, model)
         _check_cache(study, name)
     for name, own in study.corpus.sources.items():
         if own.path is None or own.repo is not None:
@@ -127,6 +114,47 @@ def check_machine(study: Study) -> None:
     _check_writable(files.cache_folder())
 
 
+def _check_local(name: str, model: LocalModel) -> None:
+    """Check that a local model is a whole folder, or a GGUF file that can be converted."""
+    path = Path(model.path).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise UserError(
+                f"no file {model.path}",
+                where=f"models.{name}",
+                fix="put it there, or correct path:",
+            )
+        gguf_header.check(path)
+    elif not (path / "config.json").is_file():
+        raise UserError(
+            f"no checkpoint at {model.path} (no config.json)",
+            where=f"models.{name}",
+            fix="give a folder in Hugging Face's layout, or a GGUF file",
+        )
+    else:
+        folders.check(path)
+
+
+def check_trained(study: Study, models: Iterable[str]) -> None:
+    """Check that GGUF files of models that are to be trained are of an architecture that is.
+
+    Raises:
+        UserError: the first that is only served.
+    """
+    for name in sorted(set(models)):
+        model = study.models[name]
+        if not isinstance(model, LocalModel) or not model.path.endswith(".gguf"):
+            continue
+        architecture = gguf_header.read(Path(model.path).expanduser()).architecture
+        if architecture not in TRAINED:
+            raise UserError(
+                f"{architecture} models are served and scored, not trained "
+                f"({' and '.join(TRAINED)} are)",
+                where=f"models.{name}",
+                fix="take another model",
+            )
+
+
 def _check_writable(folder: Path) -> None:
     """Check that the cache can be written, by a file that is at once taken away again."""
     try:
@@ -142,7 +170,7 @@ def _check_writable(folder: Path) -> None:
 
 
 def check_gpu(study: Study, models: Iterable[str], *, contained: bool = False) -> None:
-    """Check that models that want a GPU can have one of this machine, where their jobs run here.
+    """Check that models that need a GPU can have one of this machine, where their jobs run here.
 
     Args:
         models: those that jobs train or serve.
@@ -152,17 +180,18 @@ def check_gpu(study: Study, models: Iterable[str], *, contained: bool = False) -
         UserError: there is no GPU, or the containers are not given it.
     """
     for name in sorted(set(models)):
-        if not resources.wants_gpu(study, name) or os.environ.get(devices.VARIABLE):
+        why = resources.why_gpu(study, name)
+        if why is None or os.environ.get(devices.VARIABLE):
             continue
         if contained and not study.images.nv:
             raise UserError(
-                f"{name} wants a GPU, and containers are given none",
+                f"{name} wants a GPU, and containers are given none ({why})",
                 where="images.nv",
                 fix=f"images: {{flavour: cuda, nv: true}}, or {devices.VARIABLE}=cpu",
             )
         if devices.gpu_here() is None:
             raise UserError(
-                f"{name} wants a GPU, and this machine has none",
+                f"{name} wants a GPU, and this machine has none ({why})",
                 where=f"models.{name}",
                 fix="run on a cluster (--workflow-profile profiles/slurm), take a smaller model, "
                 f"or {devices.VARIABLE}=cpu, if the CPU is meant",
@@ -191,6 +220,9 @@ def _check_cache(study: Study, name: str) -> None:
         layers, heads = config["num_hidden_layers"], config["num_attention_heads"]
         size = config.get("head_dim") or config["hidden_size"] // heads
         width = (config.get("num_key_value_heads") or heads) * size
+    elif isinstance(model, LocalModel):
+        header = gguf_header.read(Path(model.path).expanduser())
+        layers, width = header.of_model("block_count"), header.kv_width
     else:
         return
     if model.upscale is not None:

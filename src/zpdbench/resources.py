@@ -15,15 +15,20 @@ from typing import Any
 
 from zpdbench import estimate, grid
 from zpdbench.hardware import MACHINES, cpu_gflops
-from zpdbench.study import EmbeddedModel, Study
+from zpdbench.study import EmbeddedModel, GgufModel, Study
 
 _LIBRARIES_MB = 1500  # torch, transformers and their code, resident
-# From here on a model is trained and served on a GPU; below, a CPU does (SmolLM2-135M and 360M).
+# From here on a model is trained and served on a GPU where there is one; below, a CPU does
+# (SmolLM2-135M and 360M).
 GPU_PARAMETERS = 400_000_000
+# What a model may take on a CPU before a GPU is asked for: a job a common machine's memory, and all
+# its jobs a day.
+CPU_MB = 16_000
+CPU_SECONDS = 86_400.0
 GPU = MACHINES["a100"]
 """The card that estimates of a GPU job are for; a smaller one wants `set-resources`."""
 _GPU_SHARE = 0.9  # of a card's memory, to be filled
-_BYTES = {"float32": 4, "bfloat16": 2}
+_BYTES = {"float32": 4, "bfloat16": 2, "auto": 4}
 _LEAST_MINUTES = 15
 _FETCH_BYTES = 30e6  # a second, of a hub, hashing included
 
@@ -40,17 +45,39 @@ def use_this_interpreter() -> None:
 
 
 def wants_gpu(study: Study, model: str) -> bool:
-    """Whether a model is trained and served on a GPU: a small one's bytes are promised on a CPU."""
+    """Whether a model takes a GPU where there is one: a small one's bytes are promised on a CPU."""
     return estimate.parameters(study, model) >= GPU_PARAMETERS
 
 
+def why_gpu(study: Study, model: str) -> str | None:
+    """Why no CPU will do for a model: memory, or more than a day for its jobs; None where one will.
+
+    By the measured CPU's rates (`zpdbench.hardware`), whatever this machine is.
+    """
+    if not wants_gpu(study, model):
+        return None
+    memory = max(train_mb(study, model), serve_mb(study, model))
+    if memory > CPU_MB:
+        return f"a job takes {memory / 1000:.0f} GB"
+    runs = sum(estimate.cpu_train_seconds(study, model, c) for c in study.conditions)
+    seconds = runs * len(study.seeds) + estimate.cpu_serve_seconds(study, model)
+    if seconds > CPU_SECONDS:
+        return f"its jobs take {seconds / 86_400:.1f} days of a CPU"
+    return None
+
+
+def needs_gpu(study: Study, model: str) -> bool:
+    """Whether a model is asked a GPU for: it takes one, and no CPU will do."""
+    return why_gpu(study, model) is not None
+
+
 def train_gpus(study: Study, model: str) -> int:
-    """GPUs of a training job: one a process, or none."""
+    """GPUs of a training job where there are any: one a process, or none."""
     return study.training.processes if wants_gpu(study, model) else 0
 
 
 def serve_gpus(study: Study, model: str) -> int:
-    """GPUs of an engine: none, or the power of two whose memory holds weights, cache and adapters.
+    """GPUs of an engine where there are any, for weights, cache and adapters; or none.
 
     A power of two, because vLLM splits attention heads evenly (tensor parallelism).
     """
@@ -109,7 +136,7 @@ def serve_mb(study: Study, model: str) -> int:
 
 def train_minutes(study: Study, model: str, condition: str) -> int:
     """Minutes to ask for one run: twice what `estimate` says, and a start."""
-    if train_gpus(study, model):
+    if needs_gpu(study, model):
         hours = estimate.train_hours(study, model, GPU, condition)
         return _minutes(hours, train_gpus(study, model))
     seconds = estimate.cpu_train_seconds(study, model, condition) / study.training.processes
@@ -118,8 +145,9 @@ def train_minutes(study: Study, model: str, condition: str) -> int:
 
 def serve_minutes(study: Study, model: str, members: Sequence[grid.Run]) -> int:
     """Minutes to ask for one chunk: twice what `estimate` says, and a start."""
-    if devices := serve_gpus(study, model):
-        return _minutes(estimate.serve_hours(study, model, GPU, members=members), devices)
+    if needs_gpu(study, model):
+        hours = estimate.serve_hours(study, model, GPU, members=members)
+        return _minutes(hours, serve_gpus(study, model))
     return _LEAST_MINUTES + int(2 * estimate.cpu_serve_seconds(study, model, members) / 60)
 
 
@@ -146,6 +174,10 @@ def _rules(study: Study) -> dict[str, dict[str, Callable[[Any], int]]]:
         spec = study.models[w.model]
         if isinstance(spec, EmbeddedModel) or spec.upscale:
             return train_mb(study, w.model)
+        if isinstance(spec, GgufModel) or str(getattr(spec, "path", "")).endswith(".gguf"):
+            # Dequantised to float32: Qwen2.5-0.5B took 3,790 MB, SmolLM2-135M 1,195.
+            weights = 4 * estimate.parameters(study, w.model)
+            return max(4000, _LIBRARIES_MB + int(1.5 * weights / 2**20))
         return 4000  # files are fetched or linked, and hashed
 
     def checkpoint_minutes(w: Any) -> int:
@@ -166,14 +198,14 @@ def _rules(study: Study) -> dict[str, dict[str, Callable[[Any], int]]]:
         "train_adapter": {
             "mem_mb": lambda w: train_mb(study, w.model),
             "runtime": lambda w: train_minutes(study, w.model, w.condition),
-            "gpu": lambda w: train_gpus(study, w.model),
+            "gpu": lambda w: train_gpus(study, w.model) if needs_gpu(study, w.model) else 0,
         },
         "generate_chunk": {
             "mem_mb": lambda w: serve_mb(study, w.model),
             "runtime": lambda w: serve_minutes(
                 study, w.model, chunks().get((w.model, w.chunk), [])
             ),
-            "gpu": lambda w: serve_gpus(study, w.model),
+            "gpu": lambda w: serve_gpus(study, w.model) if needs_gpu(study, w.model) else 0,
         },
         "score_run": {"mem_mb": lambda w: 2000, "runtime": lambda w: 120},
         "verify": {"mem_mb": lambda w: 8000, "runtime": lambda w: 240},

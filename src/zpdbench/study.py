@@ -251,7 +251,11 @@ class Training(Section):
     warmup: Annotated[Share, Field(description="share of the steps, then linear decay")] = 0.03
     max_tokens: Annotated[int, Field(ge=16, description="an example is cut to this")] = 1024
     precision: Annotated[
-        Literal["float32", "bfloat16"], Field(description="of weights and activations")
+        Literal["float32", "bfloat16", "auto"],
+        Field(
+            description="of weights and activations; auto: bfloat16 where the machine that starts "
+            "the study has such arithmetic"
+        ),
     ] = "float32"
     weight_decay: Annotated[float, Field(ge=0, description="AdamW's")] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0, description="gradients are clipped to it")] = 1.0
@@ -357,7 +361,8 @@ class Generations(Section):
         bool, Field(description="the model's; few-shot examples become turns")
     ] = False
     dtype: Annotated[
-        Literal["float32", "bfloat16"], Field(description="of weights and activations")
+        Literal["float32", "bfloat16", "auto"],
+        Field(description="of weights and activations; auto: as training.precision"),
     ] = "float32"
     max_model_len: Annotated[int, Field(ge=64, description="tokens of prompt and answer")] = 512
     adapters_in_flight: Annotated[int, Field(gt=0, description="adapters served at once")] = 8
@@ -1077,16 +1082,26 @@ def lock_text(study: Study) -> str:
 
 
 def resolve(study: Study, *, in_containers: bool = False) -> Study:
-    """The study with this machine's engine in place of `auto`, as digests and results need it.
+    """The study with this machine's engine and types in place of `auto`.
+
+    Digests and results need them said: all jobs, wherever they run, and a bundle's verifier go by
+    what the lock names.
 
     Args:
         in_containers: whether jobs run in the images, which have vLLM whatever the host has.
     """
-    if study.generations.engine != "auto":
-        return study
-    engine = "vllm" if in_containers else devices.engine_for()
-    generations = study.generations.model_copy(update={"engine": engine})
-    return study.model_copy(update={"generations": generations})
+    native = study.computes == "native"
+    dtype = "bfloat16" if native and devices.has_bfloat16() else "float32"
+    training, generations = study.training, study.generations
+    answers: dict[str, str] = {}
+    if generations.engine == "auto":
+        answers["engine"] = "vllm" if in_containers else devices.engine_for()
+    if generations.dtype == "auto":
+        answers["dtype"] = dtype
+    if training.precision == "auto":
+        training = training.model_copy(update={"precision": dtype})
+    generations = generations.model_copy(update=answers)
+    return study.model_copy(update={"training": training, "generations": generations})
 
 
 def lock_study(

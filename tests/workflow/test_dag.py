@@ -31,7 +31,9 @@ def job_counts(text: str) -> dict[str, int]:
     return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.M)}
 
 
-@pytest.mark.parametrize("name", ["mini", "micro", "smol", "r4", "ladder", "laptop", "ablations"])
+@pytest.mark.parametrize(
+    "name", ["mini", "micro", "smol", "real", "r4", "ladder", "laptop", "ablations"]
+)
 def test_plan_counts_the_jobs_that_would_run(root: Path, tmp_path: Path, name: str) -> None:
     config = root / f"config/{name}.yaml"
     overrides = ["--config", f"results={tmp_path}"]

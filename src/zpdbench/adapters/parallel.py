@@ -98,21 +98,27 @@ def started(processes: int, environment: Mapping[str, str] = os.environ) -> bool
     return True
 
 
-def join(processes: int, wants_gpu: bool) -> Group:
+def join(processes: int, wants_gpu: bool, or_cpu: bool = False) -> Group:
     """Meet the other processes of this run; alone if there is only to be one.
+
+    Args:
+        wants_gpu, or_cpu: as in `devices.choose`.
 
     Raises:
         UserError: fewer GPUs than processes on this machine, or a device that knows no group.
     """
     if processes == 1:
-        return Group(device=devices.find(wants_gpu))
+        return Group(device=devices.find(wants_gpu, or_cpu=or_cpu))
     import torch
     import torch.distributed as dist
     from accelerate import PartialState
 
     # What they may see was claimed once for all of them, by whoever started them.
     device = devices.choose(
-        wants_gpu, cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available()
+        wants_gpu,
+        cuda=torch.cuda.is_available(),
+        mps=torch.backends.mps.is_available(),
+        or_cpu=or_cpu,
     )
     here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
     there = {"cuda": torch.cuda.device_count(), "cpu": here}.get(device, 1)

@@ -31,8 +31,9 @@ def main(args: argparse.Namespace) -> int:
         UserError: what the user can mend; see `docs/methods/curriculum.md`.
     """
     started = time.perf_counter()
-    settings = study.load(args.study)
-    arithmetic.choose(settings.computes)
+    read = study.load(args.study)
+    arithmetic.choose(read.computes)
+    settings = study.resolve(read)
     processes = settings.training.processes
     if processes > 1 and not parallel.started(processes):
         given = {k: v for k, v in vars(args).items() if k != "verb"}
@@ -94,7 +95,11 @@ def train(
 
     torch.set_num_threads(training.threads)
     imported = time.perf_counter()
-    group = parallel.join(training.processes, resources.wants_gpu(settings, model))
+    group = parallel.join(
+        training.processes,
+        resources.wants_gpu(settings, model),
+        or_cpu=not resources.needs_gpu(settings, model),
+    )
 
     corpus_digest = files.sha256_file(corpus)
     encoder = encoding.Encoder(checkpoint)

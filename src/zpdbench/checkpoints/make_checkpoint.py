@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zpdbench import arithmetic, files, startup, study
-from zpdbench.checkpoints import folders, sources, upscaling
+from zpdbench.checkpoints import (
+    folders,
+    gguf_header,
+    gguf_model,
+    gguf_tokenizer,
+    sources,
+    upscaling,
+)
 from zpdbench.errors import UserError
 from zpdbench.hub import fetch
 from zpdbench.hub.fetch import Repository
@@ -54,6 +61,7 @@ def make(
     start = time.monotonic()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
     with files.atomic_directory(out) as folder:
         if isinstance(spec, EmbeddedModel):
             facts = _embedded(name, spec, folder)
@@ -131,11 +139,12 @@ def _gguf(path: Path, spec: GgufModel | LocalModel, folder: Path, threads: int) 
     import torch
 
     torch.set_num_threads(threads)
-    model = sources.load_gguf(path)
+    header = gguf_header.check(path)
+    model = gguf_model.load(header)
     if spec.upscale is not None:
         model = _deeper(model, spec)
     _save(model, folder)
-    for file_name, text in sources.gguf_tokenizer(path).items():
+    for file_name, text in gguf_tokenizer.texts(header).items():
         files.write_text(folder / file_name, text)
 
 

