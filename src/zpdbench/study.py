@@ -286,6 +286,11 @@ class Benchmark(Section):
         Literal["benchmark", "task"],
         Field(description="whether items are counted in all or for each task"),
     ] = "benchmark"
+    draw: Annotated[
+        Literal["random", "first"],
+        Field(description="which items where not all are asked; first: the harness's --limit"),
+    ] = "random"
+    draw_seed: Annotated[int, Field(ge=0, description="of the random draw; registered")] = 0
     definition: Annotated[
         str | None, Field(description="a YAML file that defines it; else the one of its name")
     ] = None

@@ -57,6 +57,8 @@ def items_of(study: studies.Study, benchmark: str) -> list[items.Item]:
         items=section.items,
         interim_items=section.interim_items,
         items_per=section.items_per,
+        draw=section.draw,
+        draw_seed=section.draw_seed,
     )
 
 
