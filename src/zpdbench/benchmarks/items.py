@@ -202,6 +202,11 @@ def _quota(
     return quota
 
 
+def digest_of(items: Sequence[Item]) -> str:
+    """What a set of items is: each one's name and digest, in order, and whether it is interim."""
+    return files.digest([[i.item_id, i.digest, i.interim] for i in items])
+
+
 def choice_texts(item: Mapping[str, Any]) -> list[str]:
     """An item's choices without the delimiter that was put before them."""
     delimiter = "" if item["messages"] else TARGET_DELIMITER
