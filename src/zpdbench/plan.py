@@ -144,13 +144,15 @@ def _hypothesis_warnings(study: Study) -> Iterator[str]:
             if row["seeds_for_80"] is None:
                 yield (
                     f"the claimed difference {claimed} (with a gain of "
-                    f"{row['claimed_gain']:.2g}) is none in the stated direction: no number of seeds would show it"
+                    f"{row['claimed_gain']:.2g}) is none in the stated "
+                    "direction: no number of seeds would show it"
                 )
                 continue
             yield (
                 f"{row['n_seeds']} seeds: power {row['power']:.2f} for the claimed difference "
                 f"{claimed} and gain {row['claimed_gain']:.2g}, smallest difference found with "
-                f"0.80 is {row['mde_80']:.2g}; {row['seeds_for_80']:,} seeds would do ({row['basis']})"
+                f"0.80 is {row['mde_80']:.2g}; {row['seeds_for_80']:,} seeds would do "
+                f"({row['basis']})"
             )
 
 

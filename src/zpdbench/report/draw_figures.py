@@ -111,7 +111,7 @@ def draw_effects(rows: Sequence[Row]) -> Figure:
         _interval(right, position, row, "difference", "#000000", "D", None)
         weight = "bold" if row["benchmark"] == "mean" else "normal"
         right.annotate(
-            row["verdict"],
+            row["verdict"] if row["verdict"] != "NA" else "",
             (1.02, position),
             xycoords=("axes fraction", "data"),
             va="center",

@@ -362,8 +362,8 @@ def _row(
         notes += _primary_notes(row, cells, h)
     else:
         notes.append(
-            "secondary: no verdict; "
-            + ("" if benchmark == MEAN else "Holm over benchmarks, power and MDE before it; ")
+            "secondary: no verdict, "
+            + ("" if benchmark == MEAN else "Holm over benchmarks, power and MDE before it, ")
             + f"difference p {_said(difference.p_value)}, gain p {_said(gain.p_value)}"
         )
     notes.append(_levels(h, scale))
