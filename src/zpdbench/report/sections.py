@@ -16,7 +16,14 @@ from zpdbench.report.gains import gains_by_language
 from zpdbench.report.results import Cell, Table, between, number, p_said, p_value
 from zpdbench.report.words import label, words
 
-VERDICTS = ("supported", "smaller harm", "difference only", "contradicted", "inconclusive")
+VERDICTS = {
+    "supported": "supported",
+    "smaller harm": "smaller_harm",
+    "difference only": "difference_only",
+    "contradicted": "contradicted",
+    "inconclusive": "inconclusive",
+}
+"""A table's verdict -> its name in the page's words and styles."""
 MOSTLY, EVERYTHING = 0.5, 0.95
 _ORDER = ("mmlu", "humaneval", "gsm8k", "kobest")
 _CONDITIONS = ("random", "easy_to_hard", "hard_to_easy", "zpd")
@@ -108,8 +115,8 @@ def _two_conditions(name: str, row: Cell) -> list[Markup]:
 
 
 def key(verdict: str) -> str:
-    """A verdict's name in the page's words and styles."""
-    return verdict.replace(" ", "_") if verdict in VERDICTS else "none"
+    """A verdict's name in the page's words and styles; `none` of what is none."""
+    return VERDICTS.get(verdict, "none")
 
 
 def _h3a_card(row: Cell) -> Card:
@@ -122,7 +129,7 @@ def _h3a_card(row: Cell) -> Card:
     if verdict == "contradicted":
         of_gain = row.number("bound_gain") < row.number("margin_gain")
         name += "_gain" if of_gain else "_difference"
-        margin = number(row.number("margin_gain" if of_gain else "margin"))
+        margin = f"{row.number('margin_gain' if of_gain else 'margin'):g}"
     said = [
         words(name, **names, margin=margin),
         words(

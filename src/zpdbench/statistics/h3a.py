@@ -609,7 +609,7 @@ def _primary_notes(row: dict[str, Any], cells: Cells, h: H3a) -> list[str]:
             + ", ".join(f"{k} of {getattr(h, r)}" for r, k in left.items() if k)
         )
     found.append(
-        "random over seeds: initial adapter weights, draw and order of the examples; not random: "
+        "random over seeds: initial adapter weights, draw and order of the examples, not random: "
         "base models, corpus, decoding seed"
     )
     return found
