@@ -313,7 +313,7 @@ def _items(args: argparse.Namespace) -> list[tuple[str, int, Any]]:
     result = []
     for name, count in asked(args.ask):
         benchmark, _, task = name.partition("_")
-        section: dict[str, Any] = {"source": "files", "items": count}
+        section: dict[str, Any] = {"source": "files", "items": count, "draw": "first"}
         if task:
             section["tasks"] = [task if benchmark == "mmlu" else name]
         if args.num_fewshot is not None:

@@ -34,7 +34,7 @@ LAYERS: list[set[str]] = [
     },
     # The report asks the statistics which metric is a benchmark's own.
     {"report"},
-    {"plan", "doctor", "preflight", "init", "inputs"},
+    {"plan", "doctor", "preflight", "init", "inputs", "register"},
     {"cli"},
     # Asks the command line what it knows; loaded by its verb alone.
     {"completion"},

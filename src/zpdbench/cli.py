@@ -323,6 +323,12 @@ VERBS: dict[str, Verb] = {
             _arg("--out", default="verification.tsv", metavar="FILE", help="a page beside it"),
             _arg("--digest", default=None, metavar="HEX", help="what the authors published"),
             _arg(
+                "--registration",
+                default=None,
+                metavar="HEX",
+                help="the digest of zpdbench register, as published before the runs",
+            ),
+            _arg(
                 "--signature", default=None, metavar="FILE", help="else BUNDLE.sig if it is there"
             ),
             _arg("--signers", default=None, metavar="FILE", help="ssh's list of allowed signers"),
@@ -392,7 +398,13 @@ VERBS: dict[str, Verb] = {
         "zpdbench.plan",
         (
             _CONFIG,
-            _arg("--pilot", default=None, metavar="FILE", help="a pilot's scores.tsv, for power"),
+            _arg(
+                "--pilot",
+                nargs="+",
+                default=None,
+                metavar="FILE",
+                help="a pilot's scores.tsv, for power; its runs' files, for seeds against items",
+            ),
             _arg(
                 "--hardware",
                 nargs="*",
@@ -410,6 +422,15 @@ VERBS: dict[str, Verb] = {
                 help="float32 GFLOP/s of one core of the CPU; else measured here in half a second",
             ),
         ),
+    ),
+    "register": Verb(
+        "write what is to be tested, and its digest, before anything runs",
+        "zpdbench.register",
+        (
+            _CONFIG,
+            _arg("--out", default=None, metavar="FILE", help="else FIRST.registration.yaml"),
+        ),
+        recorded=False,
     ),
     "init": Verb(
         "write a commented configuration for a study of your own",

@@ -18,6 +18,8 @@ from pydantic import (
 )
 
 Probability = Annotated[float, Field(gt=0.0, lt=1.0)]
+OneSided = Annotated[float, Field(gt=0.0, lt=0.5)]
+Margin = Annotated[float, Field(ge=0.0)]
 Name = Annotated[str, Field(min_length=1)]
 
 
@@ -86,7 +88,11 @@ class Claimed(BaseModel):
 class _Contrast(_Section):
     treatment: Name = Field("zpd", description="The condition whose gain is claimed.")
     control: Name = Field("random", description="The condition that it is compared with.")
-    alpha: Probability = Field(0.05, description="Level of the one-sided test.")
+    alpha: OneSided = Field(
+        0.025,
+        description="Level of the one-sided tests; intervals have level 1 - 2 alpha, so that both "
+        "say the same.",
+    )
 
     @model_validator(mode="after")
     def _different_conditions(self) -> Any:
@@ -95,18 +101,27 @@ class _Contrast(_Section):
         return self
 
 
-class H3a(_Contrast):
-    """The effect of treatment over control is larger in the larger model."""
+class _Gain(_Contrast):
+    margin_gain: Margin = Field(
+        0.0,
+        description="What the gain itself must exceed, percentage points.",
+    )
+
+
+class H3a(_Gain):
+    """Treatment gains over control in the larger model, and more than in the smaller one."""
 
     small: Name = Field(description="Name of the smaller model.")
     large: Name = Field(description="Name of the larger model.")
     side: Literal["larger", "smaller"] = Field(
-        "larger", description="Pre-registered direction of the large model's effect."
+        "larger",
+        description="Where the effect is said to be larger (and to be a gain): in the large model, "
+        "or, smaller, in the small one.",
     )
-    margin: float = Field(
+    margin: Margin = Field(
         0.0,
-        description="Smallest difference of interest, percentage points, in the direction of "
-        "`side`: the hypothesis is contradicted when the one-sided bound lies below it.",
+        description="What the difference must exceed, percentage points, in the direction of "
+        "`side`.",
     )
     benchmarks: list[Name] | None = Field(
         None, description="Benchmarks of the endpoint; null: all of the study."
@@ -127,8 +142,12 @@ class H3a(_Contrast):
         return self
 
 
-class H3b(_Contrast):
-    """The effect is larger on one group of benchmarks (reasoning) than on another."""
+class H3b(_Gain):
+    """Treatment gains on one group of benchmarks (reasoning), and more than on another."""
+
+    margin: Margin = Field(
+        0.0, description="What the contrast of the two groups must exceed, percentage points."
+    )
 
     reasoning: list[Name] = Field(
         default=["mmlu", "gsm8k"],
@@ -150,6 +169,7 @@ class H3b(_Contrast):
 class R1(_Contrast):
     """The effect depends on the task's language and the model (two-sided)."""
 
+    alpha: Probability = Field(0.05, description="Level of the tests, two-sided.")
     small: Name | None = Field(None, description="Default: h3a's.")
     large: Name | None = Field(None, description="Default: h3a's.")
     languages: dict[str, Name] = Field(
@@ -187,8 +207,12 @@ class Ablations(_Section):
     conditions: list[Name] | None = Field(None, min_length=1, description="Overrides `prefix`.")
 
 
-class Ladder(_Contrast):
-    """Regression of the effect on the logarithm of the number of parameters."""
+class Ladder(_Gain):
+    """The gain grows with the logarithm of the parameters, and the largest model gains."""
+
+    margin: Margin = Field(
+        0.0, description="What the slope must exceed, points for ten times the parameters."
+    )
 
     parameters: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default={}, description="Model -> number of parameters; at least three."
@@ -208,10 +232,11 @@ class Hypotheses(_Section):
     registered: str | None = Field(
         None,
         pattern=r"^[0-9a-f]{12,64}$",
-        description="Digest of these hypotheses as pre-registered (or its first 12 or more "
+        description="Digest that zpdbench register gave before the runs (or its first 12 or more "
         "digits). Results under another digest are marked exploratory.",
     )
     _grid: dict[str, list[str]] = PrivateAttr(default_factory=dict)
+    _design: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -237,12 +262,14 @@ class Hypotheses(_Section):
         conditions: Sequence[str] | None = None,
         benchmarks: Sequence[str] | None = None,
         parameters: Mapping[str, float] | None = None,
+        design: Mapping[str, Any] | None = None,
     ) -> Hypotheses:
         """These hypotheses with what they leave to the study filled in, for a stable digest.
 
         Args:
             models, conditions, benchmarks: names of the study's; None: not known.
             parameters: model -> number of parameters, where the models say it.
+            design: what decides which runs there are and what they are asked (`Study.design`).
         """
         h3a, r1, rq1 = self.h3a, self.r1, self.rq1
         ablations, ladder = self.ablations, self.ladder
@@ -270,6 +297,7 @@ class Hypotheses(_Section):
             for name, names in (("models", models), ("benchmarks", benchmarks))
             if names
         }
+        resolved._design = dict(design or {})
         return resolved
 
     def unknown_name(
@@ -363,8 +391,9 @@ class Hypotheses(_Section):
     def digest(self) -> str:
         """SHA-256 of the hypotheses as they stand, `registered` itself excluded.
 
-        Of `resolve`d ones: with the study's models, benchmarks, conditions and parameters, so
-        that none of them can be dropped under the same digest.
+        Of `resolve`d ones: with the study's models, benchmarks, conditions and parameters and its
+        design (seeds, items, training, decoding), so that none of them can be dropped or changed
+        under the same digest; and with what becomes of runs that fail.
         """
         from zpdbench.files import digest
 
@@ -374,9 +403,14 @@ class Hypotheses(_Section):
         for section in ("rq1", "ablations"):
             if value[section]["conditions"]:
                 value[section]["conditions"].sort()
-        return digest([value, self._grid] if self._grid else value)
+        return digest([value, self._grid, self._design, FAILED_RUNS])
 
 
+FAILED_RUNS = (
+    "a run that fails is run again with its own seed until it ends; while a seed lacks a run in "
+    "either model it is left out of both, and the result is interim"
+)
+"""Part of every registration: no run may be dropped for how it came out."""
 _PAIR = ("treatment", "control")
 _DEFAULTS: dict[str, Collection[str]] = {
     **{

@@ -6,12 +6,12 @@ import argparse
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zpdbench import core_rate, estimate, resources
+from zpdbench import core_rate, estimate, grid, resources
 from zpdbench.errors import UserError
 from zpdbench.hardware import MACHINES, Machine
 from zpdbench.study import EmbeddedModel, GgufModel, HubModel, Study, load, resolve
@@ -138,18 +138,22 @@ def _hypothesis_warnings(study: Study) -> Iterator[str]:
         yield f"{h3a.large} is not larger than {h3a.small} (give parameters: where unknown)"
     from zpdbench.statistics import power_table
 
-    for row in power_table.plan(h3a, len(study.seeds)):
+    for row in power_table.plan(h3a, len(study.seeds), list(study.benchmarks)):
         if row["is_planned"] and row["power"] < 0.8:
+            of_d = " of two d" if row["scale"] == "d" else " points"
+            claimed = f"{row['claimed_difference']:.2g}{of_d}"
             if row["seeds_for_80"] is None:
                 yield (
-                    f"the claimed difference {row['claimed_difference']:.2g} of two d is none in "
-                    "the stated direction: no number of seeds would show it"
+                    f"the claimed difference {claimed} (with a gain of "
+                    f"{row['claimed_gain']:.2g}) is none in the stated "
+                    "direction: no number of seeds would show it"
                 )
                 continue
             yield (
                 f"{row['n_seeds']} seeds: power {row['power']:.2f} for the claimed difference "
-                f"{row['claimed_difference']:.2g} of two d, smallest difference found with 0.80 is "
-                f"{row['mde_80']:.2g}; {row['seeds_for_80']:,} seeds would do"
+                f"{claimed} and gain {row['claimed_gain']:.2g}, smallest difference found with "
+                f"0.80 is {row['mde_80']:.2g}; {row['seeds_for_80']:,} seeds would do "
+                f"({row['basis']})"
             )
 
 
@@ -346,7 +350,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _power(study: Study, console: Console, pilot: str | None) -> None:
+def _power(study: Study, console: Console, pilot: Sequence[str] | None) -> None:
     from zpdbench.statistics import power_table
 
     resolved = study.resolved_hypotheses
@@ -355,19 +359,100 @@ def _power(study: Study, console: Console, pilot: str | None) -> None:
     state = "not registered" if not registered else "registered"
     if registered and not digest.startswith(registered):
         state = f"another digest is registered ({registered}): results will be exploratory"
-    console.print(f"digest of the hypotheses: {digest[:16]} ({state})")
+    console.print(f"digest of the hypotheses and the design: {digest[:16]} ({state})")
     h3a = study.hypotheses.h3a
     if h3a is None:
         if pilot:
-            raise UserError("no hypotheses.h3a to plan for", where=pilot, fix="state it first")
+            raise UserError("no hypotheses.h3a to plan for", where=pilot[0], fix="state it first")
         return
-    _power_table(power_table.plan(h3a, len(study.seeds)), "difference of two d", console)
-    if pilot:
-        named = h3a.benchmarks or list(study.benchmarks)
-        rows = power_table.of_pilot(pilot, h3a, named, len(study.seeds))
-        mean = [r for r in rows if r["benchmark"] == "mean"]
-        console.print(f"after the pilot, {mean[0]['note']}, mean over the benchmarks:")
-        _power_table(mean, "difference in points", console)
+    named = h3a.benchmarks or list(study.benchmarks)
+    if not pilot:
+        rows = power_table.plan(h3a, len(study.seeds), named)
+        console.print(f"power of H3a's rule at {h3a.alpha:g} one-sided: {rows[0]['basis']}")
+        _power_table(rows, "difference in points" if rows[0]["scale"] == "pp" else "d", console)
+        console.print(f"{rows[0]['note']}", soft_wrap=True)
+        return
+    rows, cells, drawn = power_table.of_files(pilot, h3a, named, len(study.seeds))
+    mean = [r for r in rows if r["benchmark"] == "mean"]
+    console.print(f"after the pilot, {mean[0]['note']}, mean over the benchmarks:", soft_wrap=True)
+    _power_table(mean, "difference in points", console)
+    if drawn is None:
+        console.print(
+            "the cheapest split of seeds and items needs the pilot's single answers: give its "
+            "scores/MODEL/CONDITION/s*.parquet, not scores.tsv"
+        )
+        return
+    _split(study, console, cells, drawn, mean[0])
+
+
+def _split(study: Study, console: Console, cells: Any, drawn: Any, row: Mapping[str, Any]) -> None:
+    """The cheapest seeds and items for the claim: Cochran's split of a two-stage sample.
+
+    A seed's difference has variance a + e / items, and costs its four runs and their answers;
+    the cheapest number of items is sqrt(e / a x cost of the runs / cost of an item).
+    Source: Cochran 1977, eq. 10.26.
+    """
+    from zpdbench.statistics import h3a as tests
+    from zpdbench.statistics import power
+
+    h = study.hypotheses.h3a
+    assert h is not None
+    _, _, found = tests.for_new_items(cells, h, "mean", drawn)
+    if found is None:
+        console.print("no split of seeds and items: the pilot's seeds do not differ")
+        return
+    n, items = _seeds_of(cells), int(cells.n_items.sum())
+    noise, own = found.noise * n * items, (found.seeds - found.noise) * n
+    share = min(found.noise / found.seeds, 1.0)
+    console.print(
+        f"of the spread between seeds {100 * share:.0f} % is single answers' noise on {items} items"
+    )
+    if not own > 0.01 * found.seeds * n:
+        console.print("nearly all of it: more items, as many as there are, before more seeds")
+        return
+    runs, item = _costs(study, (h.small, h.large), (h.treatment, h.control))
+    best = max(round(math.sqrt(noise / own * runs / item)), 1)
+    factor = math.sqrt((own + noise / best) / (own + noise / items))
+    gains = tests.claimed_gains(cells, h, "mean")
+    needed = None
+    if gains is not None:
+        sds = (factor * row["sd_small"], factor * row["sd_large"])
+        needed = power.seeds_needed(
+            lambda k: power.of_rule(*gains, *sds, n=(k, k), correlation=row["correlation"], h=h)
+        )
+    said = "" if needed is None else f" and {needed:,} seeds"
+    now = row["seeds_for_80"]
+    price = (
+        f", {needed * (runs + best * item) / (now * (runs + items * item)):.2f} of the cost of "
+        f"{now:,} seeds on {items} items"
+        if needed and now
+        else ""
+    )
+    console.print(
+        f"cheapest for the claim: about {best:,} items in all{said}{price} (a seed's runs cost as "
+        f"much as {runs / item:,.0f} items; found on {n} seeds, and as uncertain as they are)"
+    )
+
+
+def _seeds_of(cells: Any) -> int:
+    """Seeds of the smaller model."""
+    return min(len(s) for s in cells.seeds.values())
+
+
+def _costs(study: Study, models: Sequence[str], conditions: Sequence[str]) -> tuple[float, float]:
+    """Seconds of a seed's runs without their final answers, and of one final item in all."""
+    runs = answers = 0.0
+    for model in models:
+        for condition in conditions:
+            run = [grid.Run(model, condition, study.seeds[0])]
+            runs += estimate.cpu_train_seconds(study, model, condition)
+            answers += estimate.cpu_serve_seconds(study, model, run) - estimate.CPU_ENGINE_SECONDS
+    # Interim answers come with a run, final ones with an item.
+    final = sum(estimate.items_asked(name, b)[0] for name, b in study.benchmarks.items())
+    steps = len(study.served_steps) - 1
+    interim = sum(estimate.items_asked(name, b)[1] for name, b in study.benchmarks.items()) * steps
+    one = answers / (final + interim)
+    return runs + interim * one, one
 
 
 def _power_table(rows: list[dict[str, Any]], unit: str, console: Console) -> None:
@@ -382,8 +467,13 @@ def _power_table(rows: list[dict[str, Any]], unit: str, console: Console) -> Non
         power = f"{row['power']:.2f}" if math.isfinite(row["power"]) else "no claim"
         table.add_row(f"{row['n_seeds']}{mark}", power, f"{row['mde_80']:.2f}")
     console.print(table)
+    low, high = rows[0]["seeds_for_80_low"], rows[0]["seeds_for_80_high"]
     if needed is not None:
-        console.print(f"80 % power for the claim needs {needed:,.0f} seeds")
+        span = "" if low is None else f" ({low:,} to {high:,}" if high else f" ({low:,} or more"
+        console.print(
+            f"80 % power for the claim needs {needed:,.0f} seeds"
+            + (f"{span}, as the pilot's spread is uncertain)" if span else "")
+        )
     elif math.isfinite(claimed):
         why = "it is none in the stated direction" if claimed <= 0 else "the spread is too wide"
         console.print(f"no number of seeds gives 80 % power for the claim: {why}")

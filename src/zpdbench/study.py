@@ -300,6 +300,15 @@ class Benchmark(Section):
         Literal["benchmark", "task"],
         Field(description="whether items are counted in all or for each task"),
     ] = "benchmark"
+    draw: Annotated[
+        Literal["random", "first"],
+        Field(description="which items where not all are asked; first: the harness's --limit"),
+    ] = "random"
+    draw_seed: Annotated[int, Field(ge=0, description="of the random draw; registered")] = 0
+    items_digest: Annotated[
+        Sha256 | None,
+        Field(description="of its items, as zpdbench register has it: others are refused"),
+    ] = None
     definition: Annotated[
         Place | None, Field(description="a YAML file that defines it; else the one of its name")
     ] = None
@@ -605,6 +614,7 @@ class Study(Section):
             conditions=list(self.conditions),
             benchmarks=list(self.benchmarks),
             parameters={m: float(s.parameters) for m, s in self.models.items() if s.parameters},
+            design=self.design,
         )
 
     @property
@@ -612,6 +622,29 @@ class Study(Section):
         """The arithmetic of its jobs (`zpdbench.arithmetic`)."""
         embedded = all(m.source == "embedded" for m in self.models.values())
         return self.arithmetic or ("portable" if embedded else "native")
+
+    @property
+    def design(self) -> dict[str, Any]:
+        """What a registration covers beside the hypotheses: the runs, and what they are asked.
+
+        Nothing of one machine: no path, address, thread or folder.
+        """
+        benchmarks = _benchmarks_keys(self)
+        for name, section in benchmarks.items():
+            section["items_digest"] = self.benchmarks[name].items_digest
+            section["definition"] = section["definition"] and Path(section["definition"]).name
+        return {
+            "seeds": list(self.seeds),
+            "models": {
+                name: spec.model_dump(mode="json", exclude={"parameters", "path", "files"})
+                for name, spec in self.models.items()
+            },
+            "conditions": {name: c.model_dump(mode="json") for name, c in self.conditions.items()},
+            "corpus": _corpus_keys(self),
+            "training": self.training.model_dump(mode="json", exclude=_HOW_TRAINED),
+            "benchmarks": benchmarks,
+            "generations": self.generations.model_dump(mode="json", exclude=_HOW_ASKED),
+        }
 
     @property
     def tables(self) -> list[str]:
@@ -758,10 +791,14 @@ def _checkpoint_keys(study: Study, wildcards: Any) -> Any:
     return [keys, study.computes] if model.source == "embedded" else keys
 
 
+_HOW_TRAINED = {"threads", "processes", "gradient_checkpointing"}
+_HOW_ASKED = {"threads", "group_by", "adapters_in_flight", "kv_cache_gib", "base_url", "server"}
+"""Keys that change no byte of a result."""
+
+
 def _training_keys(study: Study, wildcards: Any) -> Any:
-    how = {"threads", "processes", "gradient_checkpointing"}
     keys = [
-        study.training.model_dump(mode="json", exclude=how),
+        study.training.model_dump(mode="json", exclude=_HOW_TRAINED),
         study.dump("conditions", wildcards.condition),
         study.computes,
     ]
@@ -769,9 +806,9 @@ def _training_keys(study: Study, wildcards: Any) -> Any:
 
 
 def _benchmarks_keys(study: Study) -> Any:
-    """The benchmarks' sections less the files' hashes: of one commit there is one content."""
+    """The benchmarks' sections less hashes: of one commit there is one content."""
     return {
-        name: b.model_dump(mode="json", exclude={"files"})
+        name: b.model_dump(mode="json", exclude={"files", "items_digest"})
         for name, b in sorted(study.benchmarks.items())
     }
 
@@ -779,10 +816,7 @@ def _benchmarks_keys(study: Study) -> Any:
 def _chunk_keys(study: Study, wildcards: Any) -> Any:
     members = study.chunks.get((wildcards.model, wildcards.chunk), [])
     benchmarks = _benchmarks_keys(study)
-    generations = study.generations.model_dump(
-        mode="json",
-        exclude={"threads", "group_by", "adapters_in_flight", "kv_cache_gib", "base_url", "server"},
-    )
+    generations = study.generations.model_dump(mode="json", exclude=_HOW_ASKED)
     if study.generations.engine == "openai":
         generations["served"] = study.generations.endpoint(wildcards.model)[1]
     answers = [[list(r) for r in members], benchmarks, generations, study.served_steps]
@@ -803,7 +837,8 @@ def _grid_keys(study: Study, wildcards: Any) -> Any:
 
 
 def _statistics_keys(study: Study, wildcards: Any) -> Any:
-    return [_grid_keys(study, wildcards), study.resolved_hypotheses.model_dump(mode="json")]
+    resolved = study.resolved_hypotheses
+    return [_grid_keys(study, wildcards), resolved.model_dump(mode="json"), resolved.digest()]
 
 
 TABLES = ("rq1", "h3b", "r1", "efficiency", "power", "expected")
@@ -820,6 +855,7 @@ _DEPENDS = {
     ],
     "make_items": lambda s, w: [
         _benchmarks_keys(s)[w.benchmark],
+        s.benchmarks[w.benchmark].items_digest,
         s.generations.apply_chat_template,
     ],
     "train_adapter": _training_keys,

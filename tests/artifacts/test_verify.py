@@ -33,7 +33,7 @@ def test_a_clean_bundle_holds(
         assert {r["verdict"] for r in found} <= {"reproduced", "not checked"}
         assert {r["level"] for r in found if r["verdict"] == "reproduced"} == {"0", "1", "2"}
         claims = [r for r in found if r["claim"].startswith("H3a ")]
-        assert len(claims) == 15 and all("inconclusive" in r["got"] for r in claims)
+        assert len(claims) == 15 and sum("inconclusive" in r["got"] for r in claims) == 1
 
 
 def test_the_digest_is_printed_and_checked(

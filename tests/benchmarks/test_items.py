@@ -45,8 +45,8 @@ def test_ids_and_golds(data_dir: Path, task: str, item_id: str, gold: str, count
 def test_shots_do_not_depend_on_how_many_are_asked(data_dir: Path) -> None:
     definition = load("gsm8k")
     docs, pool = _docs(data_dir, "gsm8k"), _docs(data_dir, "gsm8k", "train")
-    few = _make(definition, "gsm8k", docs, pool, items=20, interim_items=5)
-    many = _make(definition, "gsm8k", docs, pool, items=200)
+    few = _make(definition, "gsm8k", docs, pool, items=20, interim_items=5, draw="first")
+    many = _make(definition, "gsm8k", docs, pool, items=200, draw="first")
     assert [i.digest for i in few] == [i.digest for i in many[:20]]
     assert [i.interim for i in few] == [True] * 5 + [False] * 15
     assert few[0].prompt.count("Question: ") == 6
@@ -56,14 +56,63 @@ def test_a_total_is_shared_among_tasks_and_interim_is_part_of_it() -> None:
     definition = load("mmlu")
     doc = {"question": "q", "choices": ["a", "b", "c", "d"], "answer": 0}
     docs = {f"t{k}": [{**doc, "subject": f"t{k}"}] * size for k, size in enumerate((5, 1, 3, 5, 5))}
-    made = items.make_items(definition, docs, {}, items=12, interim_items=4)
+    made = items.make_items(definition, docs, {}, items=12, interim_items=4, draw="first")
     counts = [sum(i.task == t for i in made) for t in docs]
     assert counts == [3, 1, 3, 3, 2]
     assert sum(i.interim for i in made) == 4
-    few = items.make_items(definition, docs, {}, items=2)
+    few = items.make_items(definition, docs, {}, items=2, draw="first")
     assert [i.task for i in few] == ["t0", "t2"]
+    drawn = items.make_items(definition, docs, {}, items=12, interim_items=4)
+    assert sorted(sum(i.task == t for i in drawn) for t in docs) == [1, 2, 3, 3, 3]
+    assert sum(i.interim for i in drawn) == 4
     each = items.make_items(definition, {"t0": docs["t0"]}, {}, items=5, items_per="task")
     assert len(each) == 5
+
+
+def _asked(size: int, seed: int, **more: Any) -> list[Any]:
+    doc = {"question": "q", "choices": ["a", "b", "c", "d"], "answer": 0}
+    docs = {t: [{**doc, "subject": t}] * size for t in ("t0", "t1", "t2")}
+    return list(items.make_items(load("mmlu"), docs, {}, draw_seed=seed, **more))
+
+
+def test_a_random_subset_is_a_sample_by_task_and_nested() -> None:
+    size, seeds = 40, 300
+    counts = dict.fromkeys(range(size), 0)
+    for seed in range(seeds):
+        made = _asked(size, seed, items=30, interim_items=9)
+        names = [i.item_id for i in made]
+        # By task, in the file's order.
+        assert [i.task for i in made] == ["t0"] * 10 + ["t1"] * 10 + ["t2"] * 10
+        assert names == sorted(names, key=lambda n: (n[:2], int(n[3:])))
+        assert [sum(i.interim for i in made if i.task == t) for t in ("t0", "t1", "t2")] == [3] * 3
+        for name in names:
+            counts[int(name[3:])] += 1
+    # Every row is asked equally often (3 x 300 / 4, sd 11 as a count of draws), early or late.
+    assert max(abs(n - 225) for n in counts.values()) < 5 * 13
+    assert abs(sum(counts[k] for k in range(20)) - 4500) < 5 * 50
+    # A smaller subset is part of a larger one, and interim items do not depend on the final ones.
+    few = {i.item_id: i.digest for i in _asked(size, 7, items=10)}
+    many = {i.item_id: i.digest for i in _asked(size, 7, items=61)}
+    assert few.items() <= many.items()
+    ways = [
+        {i.item_id for i in _asked(size, 7, interim_items=9, **m) if i.interim}
+        for m in ({}, {"items": 30}, {"items": 61})
+    ]
+    assert ways[0] == ways[1] == ways[2]
+    # A longer file keeps the order of what was there.
+    longer = {i.item_id for i in _asked(2 * size, 7, items=60)}
+    old = {n for n in longer if int(n[3:]) < size}
+    assert old <= {i.item_id for i in _asked(size, 7, items=60)}
+    assert {i.item_id for i in _asked(size, 8, items=10)} != set(few)
+
+
+def test_a_drawn_item_has_the_shots_that_it_has_among_all(data_dir: Path) -> None:
+    definition = load("gsm8k")
+    docs, pool = _docs(data_dir, "gsm8k"), _docs(data_dir, "gsm8k", "train")
+    every = {i.item_id: i.digest for i in _make(definition, "gsm8k", docs, pool)}
+    some = _make(definition, "gsm8k", docs, pool, items=25)
+    assert {i.item_id: i.digest for i in some}.items() <= every.items()
+    assert [i.item_id for i in some] != [str(n) for n in range(25)]
 
 
 @pytest.mark.parametrize(

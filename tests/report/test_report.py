@@ -18,6 +18,8 @@ import pytest
 import yaml
 
 from tests.report import material
+from tests.statistics.grids import write
+from tests.statistics.test_h3a import made
 from zpdbench import cli, datasheet, study
 from zpdbench.report import (
     charts,
@@ -160,10 +162,15 @@ def test_first_card_says_what_the_table_says(page: Path, lock: Path) -> None:
     )
     assert row is not None
     first = re.search(r'<article class="card (\w+) main">(.*?)</article>', text, re.S)
-    assert first and first[1] == row["verdict"]
+    assert first and first[1] == sections.key(row["verdict"])
     words_ = re.sub(r"<[^>]+>", "", first[2])
     assert results.number(row.number("difference"), 1, sign=True) in words_
-    assert results.p_said(row.number("p_value")) in html.unescape(words_)
+    for column in ("p_difference", "p_gain", "p_value"):
+        assert results.p_value(row.number(column)) in html.unescape(words_)
+    for column in ("effect_small", "effect_large"):
+        assert results.number(row.number(column), 1, sign=True) in words_
+    assert row["per_seed_small"] in words_ and "For new items of the kind" in words_
+    assert "Not random, and so not covered: base models, corpus, decoding seed" in words_
     assert f"{row['n_seeds']} seeds" in words_ and f"시드 {row['n_seeds']}개" in words_
 
 
@@ -171,7 +178,45 @@ def test_remarks_name_what_went_wrong(page: Path) -> None:
     text = re.sub(r"<[^>]+>", "", page.read_text("utf-8"))
     assert "zpd in large: on average 70 % of each block came from outside the window" in text
     assert "large의 zpd: 블록마다 평균 70 %" in text
-    assert "The hypotheses were not registered" in text
+    assert "Nothing was registered before the runs" in text
+
+
+MADE = {
+    "supported": (
+        "Yes, in these two models: zpd gains over random in big",
+        "이 두 모델에서는 그렇다",
+    ),
+    "smaller harm": (
+        "No gain: zpd loses to random in big, only less",
+        "손해가 tiny에서보다 작을 뿐",
+    ),
+    "difference only": ("but a gain of zpd over random in big is not shown", "입증되지 않았다"),
+    "contradicted": ("a gain of zpd over random in big (above 0) is ruled out", "배제된다"),
+}
+
+
+@pytest.mark.parametrize("word", MADE)
+def test_the_first_card_of_a_made_study(
+    lock: Path, tmp_path: Path, word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is no gain is never told as one, in either language or on the terminal."""
+    scores, config = write(tmp_path, made(word))
+    out = tmp_path / "h3a.tsv"
+    arguments = ["--scores", str(scores), "--configfile", str(config), "--out", str(out)]
+    assert cli.main(["h3a", *arguments]) == 0
+    text = report.render(study.load(lock), results.read([out]))
+    first = re.search(r'<article class="card (\w+) main">(.*?)</article>', text, re.S)
+    assert first and first[1] == word.replace(" ", "_")
+    told = html.unescape(re.sub(r"<[^>]+>", "", first[2]))
+    for said in MADE[word]:
+        assert said in told
+    for other in set(MADE) - {word}:
+        assert MADE[other][0] not in told
+    # The rows beside it have no verdict.
+    assert text.count('<span class="chip') == 2
+    capsys.readouterr()
+    assert cli.main(["show", str(out)]) == 0
+    assert f"Verdict: {word}" in capsys.readouterr().out
 
 
 def test_interaction_shows_the_gains_that_r1_tests(lock: Path) -> None:

@@ -42,8 +42,11 @@ def test_h3a_is_told_in_words_within_100_columns(
     assert main(["show", str(results / "h3a.tsv")]) == 0
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 100
-    assert re.search(r"Verdict: (supported|contradicted|inconclusive)", text)
-    assert "is the gain larger in big than in tiny?" in text
+    words = "supported|smaller harm|difference only|contradicted|inconclusive"
+    assert re.search(rf"Verdict: ({words})  \w", text)
+    assert "does zpd gain over random in big, and more than in tiny?" in text
+    assert "one-sided p: difference " in text and "gain in big " in text
+    assert "new items of the kind:" in text and "one seed left out:" in text
     for word in ("gsm8k", "kobest", "mean", "MDE", "power", "Notes:"):
         assert word in text
 
@@ -111,7 +114,7 @@ def test_figures_have_the_same_bytes_twice(results: Path, tmp_path: Path) -> Non
 
 
 def test_power_and_ladder_are_drawn(tmp_path: Path) -> None:
-    power = ["benchmark\tscale\tn_seeds\tis_planned\tpower", "mean\tpp\t5\ttrue\tNA"]
+    power = ["benchmark\tbasis\tn_seeds\tis_planned\tpower", "mean\tmeasured spread\t5\ttrue\tNA"]
     (tmp_path / "power.tsv").write_text("\n".join(power) + "\n", "utf-8")
     columns = [
         "benchmark",
@@ -136,7 +139,7 @@ def test_power_and_ladder_are_drawn(tmp_path: Path) -> None:
     draw_figures.main(argparse.Namespace(**tables, out=out))
     # Text is drawn as paths, each glyph named: so words can be counted but not read.
     undefined = (tmp_path / "power.svg").stat().st_size
-    power[1:] = [f"mean\tpp\t{n}\tfalse\t{n / 10}" for n in (2, 5, 9)]
+    power[1:] = [f"mean\tclaimed d alone, and more\t{n}\tfalse\t{n / 10}" for n in (2, 5, 9)]
     (tmp_path / "power.tsv").write_text("\n".join(power) + "\n", "utf-8")
     draw_figures.main(argparse.Namespace(**tables, out=out))
     assert (tmp_path / "power.svg").stat().st_size != undefined

@@ -13,8 +13,7 @@ COLUMNS = (
     "prediction", "gold", "correct", "status",
 )  # fmt: skip
 CONFIG = (
-    "hypotheses:\n"
-    "  h3a: {small: tiny, large: big, treatment: zpd, control: random, side: larger, alpha: 0.05}\n"
+    "hypotheses:\n  h3a: {small: tiny, large: big, treatment: zpd, control: random, side: larger}\n"
 )
 
 
@@ -63,3 +62,28 @@ def read(path: Path) -> list[dict[str, str]]:
     lines = path.read_text("utf-8").splitlines()
     columns = lines[0].split("\t")
     return [dict(zip(columns, line.split("\t"), strict=True)) for line in lines[1:]]
+
+
+def consistent(row: dict[str, str]) -> None:
+    """A row's word is that of its printed limits and p: h3a.tsv, h3b.tsv, ladder.tsv."""
+    if row["verdict"] == "NA" or row.get("term") == "gain":
+        return
+    if row["p_value"] == "NA":
+        assert row["verdict"] == "inconclusive"
+        return
+    prefix = "difference_" if "difference_low" in row else ""
+    low, high = (float(row[f"{prefix}{end}"]) for end in ("low", "high"))
+    side, alpha = row.get("side", "larger"), (1 - float(row["level"])) / 2
+    if side == "smaller":
+        low = -high
+    v = {k: float(row[k]) for k in ("margin", "margin_gain", "gain_low", "gain_high", "bound",
+                                    "bound_gain", "p_value", "p_against")}  # fmt: skip
+    both = low > v["margin"] and v["gain_low"] > v["margin_gain"]
+    against = v["bound"] < v["margin"] or v["bound_gain"] < v["margin_gain"]
+    assert both == (v["p_value"] < alpha) == (row["verdict"] == "supported")
+    assert against == (v["p_against"] < alpha) == (row["verdict"] == "contradicted")
+    if row["verdict"] in ("difference only", "smaller harm"):
+        assert low > v["margin"]
+        assert (v["gain_high"] < 0) == (row["verdict"] == "smaller harm")
+    if row["verdict"] == "inconclusive":
+        assert low <= v["margin"]

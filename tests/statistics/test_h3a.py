@@ -13,9 +13,12 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from tests.statistics.grids import CONFIG, grid, read, write
+from tests.statistics.grids import CONFIG, consistent, grid, read, write
 from zpdbench.cli import main
+from zpdbench.hypotheses import H3a
 from zpdbench.statistics import effects, h3a
+from zpdbench.statistics.h3a import Cells
+from zpdbench.statistics.verdicts import VERDICTS
 
 CONTRACT = [
     *("hypothesis", "benchmark", "scale", "model_small", "model_large", "n_seeds"),
@@ -44,19 +47,26 @@ def pick(rows: list[dict[str, str]], benchmark: str, scale: str) -> dict[str, st
 
 def test_contract_columns_and_rows(tmp_path: Path) -> None:
     rows = run(tmp_path, grid())
+    for row in rows:
+        consistent(row)
     assert list(rows[0])[: len(CONTRACT)] == CONTRACT
     assert [(r["benchmark"], r["scale"]) for r in rows] == [
         (b, s) for b in ("gsm8k", "kobest", "mean") for s in ("pp", "logit", "hedges_g")
     ]
     for row in rows:
-        assert row["verdict"] in ("supported", "contradicted", "inconclusive")
+        is_primary = (row["benchmark"], row["scale"]) == ("mean", "pp")
+        assert (row["verdict"] in VERDICTS) if is_primary else row["verdict"] == "NA"
         assert not any(v in ("inf", "-inf", "nan") for v in row.values())
         for column in ("difference", "difference_low", "p_value", "mde_80", "statistic", "df"):
-            # At five seeds no interval of a difference of two g keeps its coverage.
+            # Shared seeds are no independent samples, as an interval of two g would have them.
             is_wide = column == "difference_low" and row["scale"] == "hedges_g"
             assert (row[column] == "NA") == is_wide
-            assert not is_wide or "keeps 95 %: NA" in row["note"]
-        assert float(row["effect_small_low"]) < float(row["effect_small"])
+            assert not is_wide or "which shared ones are not: NA" in row["note"]
+        if row["scale"] == "hedges_g":
+            assert row["effect_small_low"] == "NA"
+            assert "below 8 seeds an interval of one g says nothing" in row["note"]
+        else:
+            assert float(row["effect_small_low"]) < float(row["effect_small"])
         assert (row["p_holm"] == "NA") == (row["benchmark"] == "mean")
         assert row["power_claimed"] == "NA"
 
@@ -76,8 +86,10 @@ def test_numbers_against_scipy(tmp_path: Path) -> None:
 
     small = cell("tiny", "zpd") - cell("tiny", "random")
     large = cell("big", "zpd") - cell("big", "random")
-    want = stats.ttest_ind(large, small, equal_var=False, alternative="greater")
-    interval = stats.ttest_ind(large, small, equal_var=False).confidence_interval(0.95)
+    want = stats.ttest_rel(large, small, alternative="greater")
+    gain = stats.ttest_1samp(large, 0.0, alternative="greater")
+    interval = stats.ttest_rel(large, small).confidence_interval(0.95)
+    p = max(want.pvalue, gain.pvalue)
     row = pick(rows, "gsm8k", "pp")
     for name, value in {
         "effect_small": small.mean(),
@@ -87,15 +99,21 @@ def test_numbers_against_scipy(tmp_path: Path) -> None:
         "difference_high": interval.high,
         "statistic": want.statistic,
         "df": want.df,
-        "p_value": want.pvalue,
-        "p_holm": want.pvalue,
+        "p_difference": want.pvalue,
+        "p_gain": gain.pvalue,
+        "p_value": p,
+        "p_holm": p,
+        "p_against": min(1.0, 2 * (1 - p)),
+        "bound": (large - small).mean()
+        + stats.t.ppf(1 - 0.0125, 4) * (large - small).std(ddof=1) / 5**0.5,
+        "bound_gain": large.mean() + stats.t.ppf(1 - 0.0125, 4) * large.std(ddof=1) / 5**0.5,
     }.items():
         assert float(row[name]) == pytest.approx(value, rel=1e-9), name
     assert row["difference"] == pick(rows, "mean", "pp")["difference"]
     # The smallest detectable effect is found with a power of 80 %.
     se = (large.mean() - small.mean()) / want.statistic
     assert stats.nct.sf(
-        stats.t.ppf(0.95, want.df), want.df, float(row["mde_80"]) / se
+        stats.t.ppf(0.975, want.df), want.df, float(row["mde_80"]) / se
     ) == pytest.approx(0.8, abs=1e-8)
     logit = pick(rows, "gsm8k", "logit")
     k = cell("tiny", "zpd") / 100 * 40, cell("tiny", "random") / 100 * 40
@@ -160,7 +178,12 @@ def test_labels_rows_order_and_dtypes_do_not_matter(tmp_path: Path) -> None:
         table.with_columns(pl.format("run {}", pl.col("seed")).alias("seed")),
         table.select("item_id", "correct", "benchmark", "seed", "step", "condition", "model"),
     ):
-        assert run(tmp_path, change) == want
+        got = run(tmp_path, change)
+        for row in got:  # the labels themselves are told
+            for role in ("small", "large"):
+                told = row[f"per_seed_{role}"].replace("run_", "")
+                row[f"per_seed_{role}"] = told
+        assert got == want
 
 
 def test_windows_line_ends_and_byte_order_mark(tmp_path: Path) -> None:
@@ -223,15 +246,16 @@ def test_samples_of_one_item_are_averaged_first(tmp_path: Path) -> None:
 
 
 def test_power_for_the_claim(tmp_path: Path) -> None:
+    # A gain so large that it is always found: what is left is the paired t of the difference.
     config = CONFIG.replace(
-        "alpha: 0.05}",
-        "alpha: 0.05, claimed: {gsm8k: {small_pp: 2, large_pp: 12}, d: {small: 0, large: 1}}}",
+        "side: larger}",
+        "side: larger, claimed: {gsm8k: {small_pp: 990, large_pp: 1000}, d: {small: 0, large: 1}}}",
     )
     row = pick(run(tmp_path, grid(sizes={"gsm8k": 40}), config=config), "gsm8k", "pp")
     se = float(row["difference"]) / float(row["statistic"])
     df = float(row["df"])
-    want = stats.nct.sf(stats.t.ppf(0.95, df), df, 10 / se)
-    assert float(row["power_claimed"]) == pytest.approx(want, rel=1e-8)
+    want = stats.nct.sf(stats.t.ppf(0.975, df), df, 10 / se)
+    assert float(row["power_claimed"]) == pytest.approx(want, abs=0.004)
 
 
 @pytest.mark.parametrize("gain", [(0.0, 0.4), (0.4, 0.0)])
@@ -243,7 +267,9 @@ def test_side_turns_the_verdict(tmp_path: Path, gain: tuple[float, float]) -> No
     assert (larger["verdict"], smaller["verdict"]) == (
         verdicts if gain[1] > gain[0] else verdicts[::-1]
     )
-    assert float(larger["p_value"]) + float(smaller["p_value"]) == pytest.approx(1)
+    assert float(larger["p_difference"]) + float(smaller["p_difference"]) == pytest.approx(1)
+    # The gain that counts is where the effect is said to be larger.
+    assert (larger["gain"], smaller["gain"]) == (larger["effect_large"], larger["effect_small"])
 
 
 def change(**columns: object) -> Callable[[pl.DataFrame], pl.DataFrame]:
@@ -332,14 +358,21 @@ def test_bad_table_is_one_clear_line(
     assert not out.exists()
 
 
+def with_key(key: str) -> str:
+    return CONFIG.replace("side: larger", f"side: larger, {key}")
+
+
 BAD_CONFIG = {
     "no section": ("seeds: [1]\n", "no hypotheses.h3a"),
     "no h3a": ("hypotheses: {h3b: {}}\n", "no hypotheses.h3a"),
     "an unknown hypothesis": (CONFIG + "  h9: {}\n", "unknown key or hypothesis 'h9'"),
-    "an unknown key": (CONFIG.replace("alpha", "alhpa"), "unknown key or hypothesis 'alhpa'"),
+    "an unknown key": (with_key("alhpa: 0.1"), "unknown key or hypothesis 'alhpa'"),
     "the same model": (CONFIG.replace("big", "tiny"), "the same model"),
     "the same condition": (CONFIG.replace("zpd", "random"), "the same condition"),
-    "an impossible alpha": (CONFIG.replace("0.05", "5"), "study.yaml:2: hypotheses.h3a.alpha"),
+    "an impossible alpha": (with_key("alpha: 5"), "study.yaml:2: hypotheses.h3a.alpha"),
+    "an alpha that no interval goes with": (with_key("alpha: 0.5"), "less than 0.5"),
+    "a margin of the wrong sign": (with_key("margin: -1"), "hypotheses.h3a.margin"),
+    "a gain's margin of the wrong sign": (with_key("margin_gain: -1"), "h3a.margin_gain"),
     "an unknown side": (CONFIG.replace("larger", "bigger"), "hypotheses.h3a.side"),
     "no YAML": ("hypotheses: {h3a: [\n", "no valid YAML"),
 }
@@ -385,7 +418,9 @@ def test_interim_analyses_the_complete_seeds_and_says_so(tmp_path: Path) -> None
 def test_one_seed_has_effects_but_no_test(tmp_path: Path) -> None:
     rows = run(tmp_path, grid(n_seeds=1, sizes={"gsm8k": 40}))
     for row in rows:
-        assert row["verdict"] == "inconclusive" and "one seed only" in row["note"]
+        is_primary = (row["benchmark"], row["scale"]) == ("mean", "pp")
+        assert row["verdict"] == ("inconclusive" if is_primary else "NA")
+        assert "one seed only" in row["note"]
         assert row["p_value"] == row["difference_low"] == row["mde_80"] == "NA"
     assert pick(rows, "mean", "pp")["difference"] != "NA"
 
@@ -428,7 +463,7 @@ def test_equal_gains_in_points_are_no_spread_on_log_odds(tmp_path: Path) -> None
         ),
     )
     for row in got:
-        assert (row["p_value"], row["verdict"]) == ("NA", "inconclusive")
+        assert row["p_value"] == "NA" and row["verdict"] in ("inconclusive", "NA")
         assert "all equal in" in row["note"], row["scale"]
 
 
@@ -442,7 +477,7 @@ def test_one_model_without_spread_says_why_it_has_no_interval(tmp_path: Path) ->
     }
     for scale in ("pp", "logit"):
         row = pick(run(tmp_path, scored(scores)), "mean", scale)
-        assert row["p_value"] != "NA" and row["effect_small_low"] == "NA"
+        assert row["p_difference"] != "NA" and row["effect_small_low"] == "NA"
         assert "all equal in tiny: no interval of it" in row["note"]
 
 
@@ -452,10 +487,15 @@ def test_below_five_seeds_g_has_no_interval_and_says_so(tmp_path: Path) -> None:
     assert "below 5 seeds no interval or test of g" in row["note"]
 
 
-def test_contradicted_after_holm_says_that_its_bound_is_its_own(tmp_path: Path) -> None:
+def test_contradiction_is_held_to_the_familys_level(tmp_path: Path) -> None:
     table = grid(sizes={"gsm8k": 200, "mmlu": 200}, gain=(0.4, 0.0))
-    row = pick(run(tmp_path, table), "gsm8k", "pp")
-    assert row["verdict"] == "contradicted" and "own bound, before Holm" in row["note"]
+    rows = run(tmp_path, table)
+    own = [float(pick(rows, b, "pp")["p_against"]) for b in ("mmlu", "gsm8k")]
+    held = [float(pick(rows, b, "pp")["p_against_holm"]) for b in ("mmlu", "gsm8k")]
+    assert held == pytest.approx(effects.holm(own))
+    mean = pick(rows, "mean", "pp")
+    assert mean["verdict"] == "contradicted" and mean["p_against_holm"] == "NA"
+    assert float(mean["p_against"]) < 0.025
 
 
 def test_a_t_beyond_what_can_be_computed_has_no_limit() -> None:
@@ -488,7 +528,7 @@ def test_registered_digest_marks_exploratory(tmp_path: Path) -> None:
     assert first["registered"] == "none"
     registered = CONFIG + f"  registered: '{first['preregistration']}'\n"
     assert run(tmp_path, grid(sizes={"gsm8k": 40}), config=registered)[0]["registered"] == "yes"
-    other = registered.replace("alpha: 0.05", "alpha: 0.1")
+    other = registered.replace("side: larger", "side: larger, alpha: 0.1")
     row = run(tmp_path, grid(sizes={"gsm8k": 40}), config=other)[0]
     assert row["registered"] == "exploratory" and "exploratory" in row["note"]
 
@@ -518,24 +558,222 @@ def test_g_interval_contains_estimate_and_agrees_with_p() -> None:
         assert (test.p_value < 0.025) == (test.low > 0)
         assert (test.p_value > 0.975) == (test.high < 0)
         assert math.isfinite(test.bound)
-        assert test.estimate < test.bound < test.high
+        # At half the level: two ways to contradict.
+        assert test.estimate < test.high < test.bound
 
 
-def test_sentence_can_be_quoted(tmp_path: Path) -> None:
-    row: dict[str, object] = {**pick(run(tmp_path, grid(sizes={"gsm8k": 40})), "mean", "pp")}
-    row |= {k: float(str(v)) for k, v in row.items() if k.startswith(("effect", "diff", "mde"))}
-    assert "tiny" in h3a.sentence(row) and "inf" not in h3a.sentence(row)
+def test_sentence_can_be_quoted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = pick(run(tmp_path, grid(sizes={"gsm8k": 40})), "mean", "pp")
+    said = capsys.readouterr().err
+    assert said.startswith(f"H3a {row['verdict']} (") and "inf" not in said
+    for value in ("effect_small", "effect_large", "difference", "difference_low", "mde_80"):
+        assert f"{float(row[value]):+.2f}" in said
+    assert "for new items of the kind [" in said
 
 
-def test_a_supported_contrast_of_two_losses_says_so(tmp_path: Path) -> None:
-    table = grid(sizes={"gsm8k": 200}, gain=(-0.4, -0.1))
-    row = pick(run(tmp_path, table), "gsm8k", "pp")
-    assert row["verdict"] == "supported"
-    assert float(row["effect_large"]) < 0
-    assert "not a larger gain" in row["note"]
-    gained = pick(run(tmp_path, grid(sizes={"gsm8k": 200}, gain=(0.0, 0.3))), "gsm8k", "pp")
-    assert gained["verdict"] == "supported"
-    assert "not a larger gain" not in gained["note"]
+# What each word stands for: right answers of 100, a number a seed.
+_START = [50, 52, 48, 51, 49]
+WORDS = {
+    "supported": ([0, 1, -1, 1, 0], [8, 10, 9, 7, 8]),
+    "difference only": ([-9, -12, -10, -8, -11], [1, -3, 2, 3, -1]),
+    "smaller harm": ([-17, -25, -21, -19, -28], [-2, -9, -2, -9, -3]),
+    "contradicted": ([-10, -12, -11, -9, -10], [-5, -4, -6, -5, -4]),
+    "inconclusive": ([1, -4, 3, 0, -2], [2, 1, -3, 4, 0]),
+}
+
+
+def made(word: str) -> pl.DataFrame:
+    small, large = WORDS[word]
+    return scored(
+        {
+            ("tiny", "random"): _START,
+            ("tiny", "zpd"): [a + b for a, b in zip(_START, small, strict=True)],
+            ("big", "random"): _START,
+            ("big", "zpd"): [a + b for a, b in zip(_START, large, strict=True)],
+        }
+    )
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_each_word_says_what_its_limits_say(
+    tmp_path: Path, word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = pick(run(tmp_path, made(word)), "mean", "pp")
+    assert row["verdict"] == word
+    consistent(row)
+    difference = np.array(WORDS[word][1]) - np.array(WORDS[word][0])
+    assert float(row["difference"]) == pytest.approx(difference.mean())
+    assert f"H3a {word} (" in capsys.readouterr().err
+    said = {
+        "supported": "zpd gains over random in big, and more than in tiny",
+        "difference only": "the effects differ, and a gain of zpd in big is not shown",
+        "smaller harm": "zpd loses to random in big, only less than in tiny",
+        "contradicted": "ruled out: a gain of zpd over random in big",
+        "inconclusive": "not decided",
+    }[word]
+    assert f"meaning: {said}" in row["note"]
+    if word == "contradicted":
+        # The difference alone was "supported" here once.
+        assert float(row["p_difference"]) < 0.001
+
+
+def test_the_word_is_that_of_the_printed_limits() -> None:
+    """Over random studies, sides, levels and margins: every word occurs, none contradicts."""
+    rng = np.random.default_rng(1)
+    seen = set()
+    for i in range(400):
+        h = H3a(
+            small="s",
+            large="l",
+            side="smaller" if i % 3 == 0 else "larger",
+            alpha=0.05 if i % 2 else 0.025,
+            margin=float(i % 5 == 0),
+            margin_gain=float(i % 7 == 0),
+        )
+        n = int(rng.integers(2, 9))
+        centre = rng.normal(size=2) * 0.03
+        gains = centre[:, None] + 0.01 * rng.normal(size=(2, n)) * rng.choice([0.2, 1.0])
+        cells = Cells(
+            ["b"],
+            {r: [str(k) for k in range(n)] for r in ("small", "large")},
+            {
+                r: {"treatment": 0.5 + g[:, None], "control": np.full((n, 1), 0.5)}
+                for r, g in zip(("small", "large"), gains, strict=True)
+            },
+            np.array([100]),
+            1,
+        )
+        difference, gain, said = h3a.ruling(cells, h)
+        level = effects.level_of(h.alpha, h.side)
+        row = {
+            "verdict": said.verdict, "side": h.side, "alpha": h.alpha, "level": level,
+            "margin": h.margin, "margin_gain": h.margin_gain, "p_value": said.p_value,
+            "p_against": said.p_against, "difference_low": difference.low,
+            "difference_high": difference.high, "gain_low": gain.low, "gain_high": gain.high,
+            "bound": difference.bound, "bound_gain": gain.bound,
+        }  # fmt: skip
+        consistent({k: f"{v:.15g}" if isinstance(v, float) else v for k, v in row.items()})
+        seen.add(said.verdict)
+    # `smaller harm` is a narrow case: `test_each_word_says_what_its_limits_say` has it.
+    assert seen | {"smaller harm"} == set(VERDICTS)
+
+
+def test_models_of_one_seed_are_pairs_and_others_are_not(tmp_path: Path) -> None:
+    """The same differences: with shared labels they are pairs, with labels of their own groups."""
+    shared = made("supported")
+    own = shared.with_columns(
+        pl.when(pl.col("model") == "big")
+        .then(pl.format("b{}", "seed"))
+        .otherwise(pl.format("a{}", "seed"))
+        .alias("seed")
+    )
+    pairs, groups = (pick(run(tmp_path, t), "mean", "pp") for t in (shared, own))
+    small, large = (np.array(v, dtype=float) for v in WORDS["supported"])
+    assert float(pairs["p_difference"]) == pytest.approx(
+        stats.ttest_rel(large, small, alternative="greater").pvalue
+    )
+    assert float(groups["p_difference"]) == pytest.approx(
+        stats.ttest_ind(large, small, equal_var=False, alternative="greater").pvalue
+    )
+    assert "paired" in pairs["test"] and "share no seed" in groups["test"]
+
+
+def test_margins_are_in_the_tests(tmp_path: Path) -> None:
+    table = made("supported")
+    found = {
+        key: pick(run(tmp_path, table, config=with_key(key)), "mean", "pp")
+        for key in ("margin: 0", "margin: 7", "margin_gain: 7.5", "margin: 12")
+    }
+    assert found["margin: 0"]["verdict"] == "supported"
+    for key in ("margin: 7", "margin_gain: 7.5"):
+        assert found[key]["verdict"] not in ("supported", "contradicted"), key
+    assert found["margin: 12"]["verdict"] == "contradicted"
+    assert "of 12 points or more" in found["margin: 12"]["note"]
+    small, large = (np.array(v, dtype=float) for v in WORDS["supported"])
+    assert float(found["margin: 7"]["p_difference"]) == pytest.approx(
+        stats.ttest_1samp(large - small, 7, alternative="greater").pvalue
+    )
+    assert float(found["margin_gain: 7.5"]["p_gain"]) == pytest.approx(
+        stats.ttest_1samp(large, 7.5, alternative="greater").pvalue
+    )
+
+
+def test_a_seed_in_one_model_only_is_left_out_and_named(tmp_path: Path) -> None:
+    table = made("supported").filter(~((pl.col("model") == "big") & (pl.col("seed") == 4)))
+    scores, config = write(tmp_path, table)
+    arguments = ["--scores", str(scores), "--configfile", str(config)]
+    assert main(["h3a", *arguments, "--out", str(tmp_path / "no.tsv")]) == 2
+    row = pick(run(tmp_path, table, "--interim"), "mean", "pp")
+    assert (row["n_seeds"], row["n_seeds_small"], row["n_seeds_large"]) == ("4", "5", "4")
+    assert "seeds without a pair in the other model left out: 1 of tiny" in row["note"]
+    assert float(row["difference"]) == pytest.approx(
+        float(row["effect_large"]) - float(row["effect_small"])
+    )
+
+
+def test_seeds_one_by_one_and_each_left_out_stand_beside_it(tmp_path: Path) -> None:
+    row = pick(run(tmp_path, made("supported")), "mean", "pp")
+    small, large = (np.array(v, dtype=float) for v in WORDS["supported"])
+    for role, values in (("small", small), ("large", large)):
+        told = dict(part.split(":") for part in row[f"per_seed_{role}"].split(" "))
+        assert {k: float(v) for k, v in told.items()} == {str(i): v for i, v in enumerate(values)}
+    p, d = [], []
+    for i in range(5):
+        rest = np.delete(large - small, i)
+        gain = stats.ttest_1samp(np.delete(large, i), 0, alternative="greater").pvalue
+        p.append(max(stats.ttest_1samp(rest, 0, alternative="greater").pvalue, gain))
+        d.append(rest.mean())
+    assert [float(row[f"left_out_{e}"]) for e in ("low", "high")] == pytest.approx([min(d), max(d)])
+    assert [float(row[f"left_out_p_{e}"]) for e in ("low", "high")] == pytest.approx(
+        [min(p), max(p)]
+    )
+    lost = sum(x >= 0.025 for x in p)
+    assert (f"fragile: {lost} of 5" in row["note"]) == (lost > 0)
+
+
+def test_a_verdict_that_new_items_would_not_bear_says_so(tmp_path: Path) -> None:
+    """Each seed gains on the same few items: sure of these, not of others like them."""
+    rows = []
+    for model, lucky in (("tiny", 0), ("big", 3)):
+        for condition in ("random", "zpd"):
+            for seed in range(5):
+                for item in range(40):
+                    right = item % 2 == 0
+                    if condition == "zpd" and 2 * item + 1 < 2 * lucky + 2 and lucky:
+                        right = True
+                    if (seed, item) in ((0, 9), (3, 11)) and condition == "zpd" and lucky:
+                        right = True
+                    rows.append((model, condition, seed, 20, "gsm8k", str(item), right))
+    names = ["model", "condition", "seed", "step", "benchmark", "item_id", "correct"]
+    table = pl.DataFrame(rows, schema=names, orient="row")
+    row = pick(run(tmp_path, table), "mean", "pp")
+    assert row["verdict"] == "supported" and row["new_items_verdict"] != "supported"
+    assert float(row["new_items_low"]) < 0 < float(row["difference_low"])
+    assert "on these 40 items only: for new items of the kind" in row["note"]
+    assert float(row["error_items"]) > float(row["error_seeds"])
+
+
+def test_the_smallest_effect_has_the_range_of_its_spread(tmp_path: Path) -> None:
+    row = pick(run(tmp_path, made("inconclusive")), "mean", "pp")
+    least = float(row["mde_80"])
+    for end, tail in (("low", 0.975), ("high", 0.025)):
+        factor = (4 / stats.chi2.ppf(tail, 4)) ** 0.5
+        assert float(row[f"mde_80_{end}"]) == pytest.approx(factor * least)
+
+
+def test_seeds_other_than_the_registered_are_exploratory(tmp_path: Path) -> None:
+    table = made("supported")
+    config = CONFIG + "seeds: [0, 1, 2, 3, 4]\n"
+    digest = run(tmp_path, table, config=config)[0]["preregistration"]
+    registered = config.replace("hypotheses:\n", f"hypotheses:\n  registered: '{digest}'\n")
+    assert run(tmp_path, table, config=registered)[0]["registered"] == "yes"
+    # More seeds in the plan, another order of it, fewer runs than it says: none is the registered.
+    for seeds in ("[0, 1, 2, 3, 4, 5]", "[1, 0, 2, 3, 4]"):
+        other = registered.replace("[0, 1, 2, 3, 4]", seeds)
+        assert run(tmp_path, table, "--interim", config=other)[0]["registered"] == "exploratory"
+    fewer = run(tmp_path, table.filter(pl.col("seed") < 4), config=registered)[0]
+    assert fewer["registered"] == "exploratory"
+    assert "exploratory: not what was registered" in fewer["note"]
 
 
 @pytest.mark.parametrize("done", ["kept", "left out"])

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PATHS = layout.Paths("results")
 COLUMNS = ("part", "what", "a", "b", "note")
-_EFFECTS = ("effect_small", "effect_large", "difference", "p_value", "verdict")
+_EFFECTS = ("effect_small", "effect_large", "difference", "gain", "p_value", "verdict")
 
 
 @dataclass(frozen=True)

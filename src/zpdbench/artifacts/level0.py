@@ -44,12 +44,14 @@ class Outside:
         signature: the bundle's, if there is one.
         signers: whose signature counts; that there is one is then asked for.
         trusted: functions that a definition in the bundle may call.
+        registration: 12 to 64 hex digits of what was registered, as published before the runs.
     """
 
     digest: str | None = None
     signature: Path | None = None
     signers: Path | None = None
     trusted: tuple[str, ...] = ()
+    registration: str | None = None
 
 
 def check(contents: Contents, outside: Outside, table: Table) -> Bundle | None:
@@ -137,6 +139,18 @@ def another_version(facts: Mapping[str, Any]) -> str:
     return f"the bundle was made by another version ({checkout}{changed})"
 
 
+def _check_registration(study: Study, published: str | None, table: Table) -> None:
+    """What was registered is what this bundle's study is; nothing to say where nothing was."""
+    digest, claimed = study.resolved_hypotheses.digest(), study.hypotheses.registered
+    claim = "it is the study that was registered"
+    if published is not None:
+        verdict = REPRODUCED if digest.startswith(published) else DIFFERS
+        table.add(0, claim, layout.STUDY, verdict, expected=published, got=digest)
+    elif claimed:
+        why = "no --registration was given: its own digest can have been put in after the runs"
+        table.add(0, claim, layout.STUDY, NOT_CHECKED, got=digest, why=why)
+
+
 def _check_parts(
     folder: Path, hashes: dict[str, str], outside: Outside, table: Table
 ) -> Bundle | None:
@@ -168,6 +182,7 @@ def _check_parts(
     )
     if outward:
         return None
+    _check_registration(study, outside.registration, table)
     expected = layout.required(study, included)
     _report(
         table,

@@ -320,7 +320,7 @@ def _compare_table(bundle: Bundle, name: str, made: Path, table: Table) -> None:
             told = (
                 f"difference {row.get('difference')} "
                 f"[{row.get('difference_low')}, {row.get('difference_high')}], "
-                f"p {row.get('p_value')}: {row.get('verdict')}"
+                f"p {row.get('p_value')}, gain {row.get('gain')}: {row.get('verdict')}"
             )
             table.add(
                 1, f"H3a {row.get('benchmark')}/{row.get('scale')}", name, REPRODUCED,

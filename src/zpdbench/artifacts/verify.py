@@ -59,6 +59,7 @@ def main(args: argparse.Namespace) -> int:
         signature=_signature(path, args.signature),
         signers=Path(args.signers) if args.signers is not None else None,
         trusted=tuple(args.trust),
+        registration=_registration(args.registration),
     )
     if args.data:
         os.environ["ZPDBENCH_DATA"] = str(Path(args.data).resolve())
@@ -182,6 +183,24 @@ def _digest(given: str | None) -> str | None:
             f"{plain(given)[:80]!r} is no digest",
             where="--digest",
             fix="give the 64 hex digits that the authors published, or leave it out",
+        )
+    return text
+
+
+def _registration(given: str | None) -> str | None:
+    """The digest of a registration, 12 to 64 of its hex digits.
+
+    Raises:
+        UserError: it is none.
+    """
+    if given is None:
+        return None
+    text = given.strip().lower()
+    if not re.fullmatch(r"[0-9a-f]{12,64}", text):
+        raise UserError(
+            f"{plain(given)[:80]!r} is no digest",
+            where="--registration",
+            fix="give what zpdbench register printed, 12 to 64 hex digits, or leave it out",
         )
     return text
 

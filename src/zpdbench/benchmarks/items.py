@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -61,6 +62,8 @@ def make_items(
     items: int | None = None,
     interim_items: int | None = None,
     items_per: str = "benchmark",
+    draw: str = "random",
+    draw_seed: int = 0,
 ) -> list[Item]:
     """Render a benchmark.
 
@@ -69,10 +72,12 @@ def make_items(
         pools: task -> the documents that shots come from.
         num_fewshot, max_tokens: the definition's if None.
         chat: whether a chat template is applied.
-        items: how many, in all or a task; all if None. A task's first are taken (the harness's
-            `--limit`), and tasks share a total as evenly as they can.
+        items: how many, in all or a task; all if None. Tasks share a total as evenly as they can.
         interim_items: how many of those are also asked on the way.
         items_per: `benchmark` or `task`.
+        draw: `random`, or `first`: a task's first are taken (the harness's `--limit`). Either way
+            the items of a smaller number are among those of a larger, interim ones among the final.
+        draw_seed: of the random draw.
 
     Raises:
         UserError: more asked than there are, too few shots, or a document that does not render.
@@ -85,18 +90,24 @@ def make_items(
         )
     limit = definition.max_tokens if max_tokens is None else max_tokens
     sizes = {task: len(members) for task, members in docs.items()}
-    chosen = _quota(definition.name, sizes, items, items_per)
-    interim = _quota(definition.name, chosen, interim_items or 0, items_per)
+    order = {t: _order(definition.name, t, n, draw, draw_seed) for t, n in sizes.items()}
+    # Whose turn it is where a total does not go round; of the first, spread over the list.
+    turns = None if draw == "first" else _ranked(definition.name, list(sizes), draw_seed)
+    chosen = _quota(definition.name, sizes, items, items_per, turns)
+    interim = _quota(definition.name, chosen, interim_items or 0, items_per, turns)
     result = []
     for task, members in docs.items():
         template = definition.template_id(task, num_fewshot=shots, chat=chat, max_tokens=limit)
         try:
-            drawn = rendering.draw_shots(definition, pools.get(task, []), chosen[task], shots)
+            rows = sorted(order[task][: chosen[task]])
+            documents = rows[-1] + 1 if rows else 0
+            drawn = rendering.draw_shots(definition, pools.get(task, []), documents, shots)
         except ValueError as error:
             raise UserError(
                 f"{task}: {error}", fix=f"lower benchmarks.{definition.name}.num_fewshot"
             ) from error
-        for row in range(chosen[task]):
+        on_the_way = set(order[task][: interim[task]])
+        for row in rows:
             doc = members[row]
             name = item_id(definition, task, row, doc)
             try:
@@ -121,7 +132,7 @@ def make_items(
                 "template": template,
             }
             # Being asked on the way does not change an item: its answers stay in the cache.
-            result.append(Item(**fields, interim=row < interim[task], digest=files.digest(fields)))
+            result.append(Item(**fields, interim=row in on_the_way, digest=files.digest(fields)))
     seen = set()
     for item in result:
         if item.item_id in seen:
@@ -133,8 +144,33 @@ def make_items(
     return result
 
 
-def _quota(name: str, sizes: Mapping[str, int], wanted: int | None, per: str) -> dict[str, int]:
-    """How many items each task gives: all, so many each, or an even share of a total."""
+def _order(benchmark: str, task: str, size: int, draw: str, seed: int) -> list[int]:
+    """A task's rows in the order in which they are taken; they are asked in the file's."""
+    return (
+        list(range(size)) if draw == "first" else _ranked(f"{benchmark}/{task}", range(size), seed)
+    )
+
+
+def _ranked(name: str, members: Sequence[Any], seed: int) -> list[Any]:
+    """Members in the order of a hash of seed, name and member: a random order.
+
+    No generator is in it, and a longer file does not change the order of what was there.
+    """
+
+    def rank(member: Any) -> bytes:
+        return hashlib.sha256(f"{seed}\0{name}\0{member}".encode()).digest()
+
+    return sorted(members, key=rank)
+
+
+def _quota(
+    name: str, sizes: Mapping[str, int], wanted: int | None, per: str, turns: list[str] | None
+) -> dict[str, int]:
+    """How many items each task gives: all, so many each, or an even share of a total.
+
+    Args:
+        turns: the tasks in the order in which they give what is left of a total; None: spread.
+    """
     if wanted is None:
         return dict(sizes)
     if per == "task":
@@ -154,12 +190,21 @@ def _quota(name: str, sizes: Mapping[str, int], wanted: int | None, per: str) ->
     left = wanted
     while left:
         room = [t for t in sizes if quota[t] < sizes[t]]
-        # Fewer items than tasks: spread over the list, so that no end of the alphabet is missed.
-        share = room if left >= len(room) else [room[i * len(room) // left] for i in range(left)]
+        # Fewer items than tasks: by turns, or spread over the list, so that no end is missed.
+        if left < len(room):
+            by_turns = [t for t in turns or () if t in room]
+            share = by_turns[:left] or [room[i * len(room) // left] for i in range(left)]
+        else:
+            share = room
         for task in share:
             quota[task] += 1
         left -= len(share)
     return quota
+
+
+def digest_of(items: Sequence[Item]) -> str:
+    """What a set of items is: each one's name and digest, in order, and whether it is interim."""
+    return files.digest([[i.item_id, i.digest, i.interim] for i in items])
 
 
 def choice_texts(item: Mapping[str, Any]) -> list[str]:

@@ -20,6 +20,14 @@ def main(args: argparse.Namespace) -> None:
     """Write `args.out` for `args.benchmark` of `args.study`."""
     study = studies.load(args.study)
     made = items_of(study, args.benchmark)
+    registered = study.benchmarks[args.benchmark].items_digest
+    if registered and items.digest_of(made) != registered:
+        raise UserError(
+            f"its items are not the registered ones (digest {items.digest_of(made)})",
+            where=f"benchmarks.{args.benchmark}.items_digest",
+            fix="give the data, subset and template that were registered, or register anew by "
+            "zpdbench register",
+        )
     items.write(args.out, args.benchmark, made)
     interim = sum(item.interim for item in made)
     print(
@@ -57,6 +65,8 @@ def items_of(study: studies.Study, benchmark: str) -> list[items.Item]:
         items=section.items,
         interim_items=section.interim_items,
         items_per=section.items_per,
+        draw=section.draw,
+        draw_seed=section.draw_seed,
     )
 
 

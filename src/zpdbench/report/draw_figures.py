@@ -111,7 +111,7 @@ def draw_effects(rows: Sequence[Row]) -> Figure:
         _interval(right, position, row, "difference", "#000000", "D", None)
         weight = "bold" if row["benchmark"] == "mean" else "normal"
         right.annotate(
-            row["verdict"],
+            row["verdict"] if row["verdict"] != "NA" else "",
             (1.02, position),
             xycoords=("axes fraction", "data"),
             va="center",
@@ -137,27 +137,33 @@ def draw_effects(rows: Sequence[Row]) -> Figure:
 
 
 def draw_power(rows: Sequence[Row]) -> Figure:
-    """Power of H3a's primary test by number of seeds, from power.tsv.
+    """Power of H3a's rule by number of seeds, from power.tsv.
 
     Where no row has a power the figure says so.
     """
     import matplotlib.pyplot as plt
 
     figure, axis = plt.subplots(figsize=(5.2, 3.2))
-    labels = {"pp": "claimed points, measured spread", "d": "claimed effect sizes"}
+    labels = {
+        "measured spread": "claimed points, measured spread",
+        "claimed points and d": "claimed points and d",
+        "claimed d alone": "claimed d alone (runs of equal spread)",
+    }
     lines = {
-        scale: [
+        basis: [
             (int(r["n_seeds"]), 100 * _float(r["power"]))
             for r in rows
-            if (r["benchmark"], r["scale"]) == ("mean", scale) and math.isfinite(_float(r["power"]))
+            if r["benchmark"] == "mean"
+            and r["basis"].startswith(basis)
+            and math.isfinite(_float(r["power"]))
         ]
-        for scale in labels
+        for basis in labels
     }
-    for index, (scale, points) in enumerate(lines.items()):
+    for index, (basis, points) in enumerate(lines.items()):
         if points:
             axis.plot(
                 *zip(*points, strict=True), color=COLOURS[index], marker=_MARKERS[index],
-                markersize=3.5, linewidth=1.4, label=labels[scale],
+                markersize=3.5, linewidth=1.4, label=labels[basis],
             )  # fmt: skip
     if not any(lines.values()):
         axis.annotate("nothing was claimed, or one seed: no power", (0.5, 0.5),

@@ -257,6 +257,7 @@ def _page(template: str, **context: Any) -> str:
     environment.globals |= {
         "w": words,
         "both": both,
+        "key": sections.key,
         "number": results.number,
         "large": results.large,
         "p_value": results.p_value,

@@ -13,10 +13,17 @@ from zpdbench.report import charts
 from zpdbench.report.charts import ForestRow, Line, Point
 from zpdbench.report.evidence import Traces, Window
 from zpdbench.report.gains import gains_by_language
-from zpdbench.report.results import Cell, Table, between, number, p_said
+from zpdbench.report.results import Cell, Table, between, number, p_said, p_value
 from zpdbench.report.words import label, words
 
-VERDICTS = ("supported", "contradicted", "inconclusive")
+VERDICTS = {
+    "supported": "supported",
+    "smaller harm": "smaller_harm",
+    "difference only": "difference_only",
+    "contradicted": "contradicted",
+    "inconclusive": "inconclusive",
+}
+"""A table's verdict -> its name in the page's words and styles."""
 MOSTLY, EVERYTHING = 0.5, 0.95
 _ORDER = ("mmlu", "humaneval", "gsm8k", "kobest")
 _CONDITIONS = ("random", "easy_to_hard", "hard_to_easy", "zpd")
@@ -73,75 +80,168 @@ def cards(tables: Tables) -> list[Card]:
     if row is not None:
         found.append(_h3a_card(row))
     for name, where, unit in (
-        ("h3b", {"model": "all", "scale": "pp"}, "pp_unit"),
-        ("r1", {"note": "primary: language x model", "scale": "pp"}, "pp_unit"),
+        ("h3b", {"scale": "pp"}, "pp_unit"),
+        ("r1", {"scale": "pp"}, "pp_unit"),
         ("ladder", {"benchmark": "mean", "scale": "pp", "left_out": "NA"}, "slope_unit"),
     ):
         table = tables.get(name)
-        rows = [r for r in table.where(**where) if r["verdict"] != "NA"] if table else []
-        if name == "r1" and table and not rows:
-            rows = [r for r in table if "primary" in r["note"] and r["scale"] == "pp"]
+        rows = [
+            r for r in (table.where(**where) if table else [])
+            if (name == "ladder" and r["term"].startswith("slope"))
+            or r["note"].split("; ")[0].startswith("primary") or "; primary" in r["note"]
+        ]  # fmt: skip
         for r in rows[:1]:
-            found.append(_estimate_card(words(f"{name}_question", **r.values), r, words(unit)))
+            question = words(f"{name}_question", **r.values)
+            found.append(_estimate_card(question, r, words(unit), more=_two_conditions(name, r)))
     found += _anova_cards(tables)
     for r in tables["efficiency"].rows if "efficiency" in tables else []:
-        if (r["benchmark"], r["unit"]) == ("mean", "steps"):
+        if (r["benchmark"], r["unit"]) == ("mean", "area"):
             control = row["control"] if row else "random"
             question = words("efficiency_question", model=r["model"], control=control)
-            found.append(
-                _estimate_card(question, r, words("ratio_unit"), estimate="ratio", digits=2)
-            )
+            found.append(_estimate_card(question, r, words("area_unit"), estimate="difference"))
     return found
+
+
+def _two_conditions(name: str, row: Cell) -> list[Markup]:
+    """Where a contrast comes from: a gain, or a loss elsewhere."""
+    p = row.link(p_value(row.number("p_gain")))
+    if name == "h3b":
+        parts = {g: row.show(g, sign=True) for g in ("reasoning", "generation")}
+        return [words("h3b_parts", **parts, p=p)]
+    if name == "ladder":
+        gain = row.show("gain", sign=True)
+        return [words("ladder_parts", gain=gain, interval=row.interval("gain"), p=p)]
+    return []
+
+
+def key(verdict: str) -> str:
+    """A verdict's name in the page's words and styles; `none` of what is none."""
+    return VERDICTS.get(verdict, "none")
 
 
 def _h3a_card(row: Cell) -> Card:
     names = {k: row[k] for k in ("treatment", "control")}
     names |= {"small": row["model_small"], "large": row["model_large"]}
+    roles = ("small", "large") if row["side"] == "smaller" else ("large", "small")
+    names |= {"where": names[roles[0]], "other": names[roles[1]]}
     verdict = row["verdict"] if row["verdict"] in VERDICTS else "inconclusive"
-    more = label(f"h3a_more_{'smaller' if row['side'] == 'smaller' else 'larger'}")
-    question = Markup("").join(
-        Markup('<span class="{0}" lang="{0}">{1}</span>').format(
-            k, label("h3a_question", **names, more=more[k])[k]
+    name, margin = f"h3a_{key(verdict)}", ""
+    if verdict == "contradicted":
+        of_gain = row.number("bound_gain") < row.number("margin_gain")
+        name += "_gain" if of_gain else "_difference"
+        margin = f"{row.number('margin_gain' if of_gain else 'margin'):g}"
+    said = [
+        words(name, **names, margin=margin),
+        words(
+            "h3a_gains",
+            **names,
+            gl=row.show("effect_large", sign=True),
+            gs=row.show("effect_small", sign=True),
+            d=row.show("difference", sign=True),
+            level=row.level,
+            interval=row.interval("difference"),
+            pd=row.link(p_value(row.number("p_difference"))),
+            pg=row.link(p_value(row.number("p_gain"))),
+            p=row.link(p_value(row.number("p_value"))),
+            n=row["n_seeds"],
+        ),
+    ]
+    return Card(
+        words("h3a_question", **names),
+        verdict,
+        Markup(" ").join(said),
+        row,
+        [*_reach(row, names, verdict), *_strength(row)],
+        _note(row),
+    )
+
+
+def _reach(row: Cell, names: Mapping[str, str], verdict: str) -> list[Markup]:
+    """How far H3a's verdict reaches: where it comes from, new items, the seeds one by one."""
+    found = []
+    parts = _told(row, "the difference comes from ")
+    if parts:
+        found.append(words("h3a_parts", **_pair(names), parts=parts))
+    if math.isfinite(row.number("new_items_p")):
+        found.append(
+            words(
+                "h3a_items",
+                items=row["n_items"],
+                interval=row.interval("difference"),
+                new=row.interval("new_items"),
+                p=row.link(p_said(row.number("new_items_p"))),
+            )
         )
-        for k in more
-    )
-    sentence = words(
-        f"h3a_{verdict}",
-        **names,
-        ge=row.show("effect_large", sign=True),
-        gs=row.show("effect_small", sign=True),
-        d=row.show("difference", sign=True),
-        level=row.level,
-        interval=row.interval("difference"),
-        p=row.link(p_said(row.number("p_value"))),
-        n=row["n_seeds"],
-    )
-    extra = []
+        other = row["new_items_verdict"]
+        if other in VERDICTS and other != verdict:
+            found.append(words("h3a_items_differ", verdict=words(key(other))))
+    if math.isfinite(row.number("left_out_p_low")):
+        found.append(
+            words(
+                "h3a_seeds",
+                **_pair(names),
+                s=row["per_seed_small"],
+                l=row["per_seed_large"],
+                low=row.show("left_out_low", sign=True),
+                high=row.show("left_out_high", sign=True),
+                plow=row.link(p_value(row.number("left_out_p_low"))),
+                phigh=row.link(p_value(row.number("left_out_p_high"))),
+                verdicts=_counted(row["left_out_verdicts"]),
+            )
+        )
+    found.append(words("h3a_scope"))
+    return found
+
+
+def _pair(names: Mapping[str, str]) -> dict[str, str]:
+    return {k: names[k] for k in ("small", "large")}
+
+
+def _counted(text: str) -> Markup:
+    """`supported 4, inconclusive 1` in both languages."""
+    said = []
+    for part in text.split(", "):
+        verdict, _, count = part.rpartition(" ")
+        said.append(Markup("{} {}").format(words(key(verdict)), count))
+    return Markup(", ").join(said)
+
+
+def _told(row: Cell, start: str) -> str:
+    """What a row's note says after these words; "" if nothing."""
+    parts = [p for p in row["note"].split("; ") if p.startswith(start)]
+    return parts[0].removeprefix(start) if parts else ""
+
+
+def _strength(row: Cell) -> list[Markup]:
+    found = []
     if math.isfinite(row.number("mde_80")):
-        extra.append(words("h3a_mde", mde=row.show("mde_80")))
+        ends = {e: row.show(f"mde_80_{e}") for e in ("low", "high")}
+        found.append(words("h3a_mde", mde=row.show("mde_80"), **ends))
     if math.isfinite(row.number("power_claimed")):
-        extra.append(words("h3a_power", power=row.show("power_claimed", 0, scale=100)))
-    if verdict == "supported" and row["side"] != "smaller" and not row.number("effect_large") > 0:
-        extra.insert(0, words("h3a_loss", **names))
-    return Card(question, verdict, sentence, row, extra, _note(row))
+        found.append(words("h3a_power", power=row.show("power_claimed", 0, scale=100)))
+    return found
 
 
 def _estimate_card(
-    question: Markup, row: Cell, unit: Markup, *, estimate: str = "estimate", digits: int = 1
+    question: Markup,
+    row: Cell,
+    unit: Markup,
+    *,
+    estimate: str = "estimate",
+    more: Sequence[Markup] = (),
 ) -> Card:
     verdict = row["verdict"] if row["verdict"] in VERDICTS else "none"
-    signed = estimate != "ratio"
-    low, high = (number(row.number(c), digits, sign=signed) for c in ("low", "high"))
+    p = row.number("p_holm")
     sentence = words(
-        f"estimate_{verdict if verdict in VERDICTS else 'inconclusive'}",
-        estimate=row.show(estimate, digits, sign=signed),
+        f"estimate_{key(verdict)}",
+        estimate=row.show(estimate, sign=True),
         unit=unit,
         level=row.level,
-        interval=row.link(between(low, high)),
-        p=row.link(p_said(row.number("p_value"))),
+        interval=row.interval(),
+        p=row.link(p_said(row.number("p_value") if math.isnan(p) else p)),
         n=row["n_seeds"],
     )
-    return Card(question, verdict, sentence, row, (), _note(row))
+    return Card(question, verdict, sentence, row, more, _note(row))
 
 
 def _anova_cards(tables: Tables) -> list[Card]:
@@ -152,24 +252,30 @@ def _anova_cards(tables: Tables) -> list[Card]:
         benchmark="mean", scale="pp", design="seeds as blocks", test="one-way ANOVA",
         term="condition",
     ):  # fmt: skip
-        verdict = row["verdict"] if row["verdict"] in VERDICTS else "none"
+        corrected = row.number("p_corrected")
+        p = row.number("p_value") if math.isnan(corrected) else corrected
         sentence = words(
-            f"anova_{'supported' if verdict == 'supported' else 'inconclusive'}",
+            "anova_none",
             df1=row["df1"],
             df2=row["df2"],
             f=row.show("statistic", 2),
-            p=row.link(p_said(row.number("p_value"))),
+            p=row.link(p_said(p)),
+            holm=row.link(p_value(row.number("p_holm"))),
             omega=row.show("omega2", 2),
             n=row["n_seeds"],
         )
         question = words("rq1_question", model=row["model"])
-        found.append(Card(question, verdict, sentence, row, (), _note(row)))
+        found.append(Card(question, "none", sentence, row, (), _note(row)))
     return found
 
 
+_TOLD = ("NA", "primary", "rule:", "meaning:", "the difference comes from", "random over seeds",
+         "on these ", "fragile:", "secondary:")  # fmt: skip
+"""Notes that the card's own sentences tell."""
+
+
 def _note(row: Cell) -> str:
-    parts = [p for p in row["note"].split("; ") if p != "NA" and not p.startswith("primary")]
-    return "; ".join(parts)
+    return "; ".join(p for p in row["note"].split("; ") if not p.startswith(_TOLD))
 
 
 def reading(tables: Tables) -> list[Markup]:
@@ -182,9 +288,31 @@ def reading(tables: Tables) -> list[Markup]:
         found.append(words("reading_p", p=p_said(p), percent=percent))
     hits = 95.0 if row is None or math.isnan(row.number("level")) else 100 * row.number("level")
     found.append(words("reading_interval", hits=f"{hits:g}"))
-    found.append(words("reading_verdict", alpha="0.05" if row is None else row["alpha"]))
+    alpha = 0.025 if row is None or math.isnan(row.number("alpha")) else row.number("alpha")
+    found.append(
+        words(
+            "reading_verdict",
+            alpha=f"{alpha:g}",
+            half=f"{alpha / 2:g}",
+            level="95 %" if row is None else row.level,
+        )
+    )
+    found.append(words("reading_one"))
+    found += _helps(row) if row is not None else []
     found += [words("reading_unit"), words("reading_links")]
     return found
+
+
+def _helps(row: Cell) -> list[Markup]:
+    """Whether seeds or items would sharpen this study: from its own variance components."""
+    share = row.number("noise_share")
+    if math.isnan(share):
+        return []
+    name = "reading_helps_items" if share > 0.5 else "reading_helps_seeds"
+    return [
+        words(name, share=row.show("noise_share", 0, scale=100)),
+        words("reading_errors", seeds=row.show("error_seeds"), items=row.show("error_items")),
+    ]
 
 
 def remarks(
@@ -205,6 +333,8 @@ def remarks(
         found.append(words("remark_exploratory"))
     elif registered == "none":
         found.append(words("remark_unregistered"))
+    else:
+        found.append(words("remark_registered"))
     found += [words("remark_shortfall", text=s) for s in shortfalls]
     found += [
         words("remark_batch", model=model, chunk=chunk, asked=asked, differ=asked - equal)
@@ -223,7 +353,9 @@ def remarks(
             found.append(words("remark_everything", **names, percent=number(100 * inside, 0)))
     if row is not None and row.number("power_claimed") < 0.8:
         needed = (
-            tables["power"].first(benchmark="mean", scale="pp", is_planned="true")
+            tables["power"].first(
+                benchmark="mean", scale="pp", is_planned="true", basis="measured spread"
+            )
             if ("power" in tables)
             else None
         )
@@ -234,8 +366,16 @@ def remarks(
                     n=row["n_seeds"],
                     power=row.show("power_claimed", 0, scale=100),
                     needed=needed.show("seeds_for_80", 0),
+                    low=needed.show("seeds_for_80_low", 0),
+                    high=needed.show("seeds_for_80_high", 0),
                 )
             )
+    if row is not None:
+        lost = _told(row, "fragile: ").split(" ")[0]
+        if lost:
+            found.append(words("remark_fragile", lost=lost, n=row["n_seeds"]))
+        if other := _told(row, "scales disagree in what the rule says "):
+            found.append(words("remark_verdicts", text=other.strip("()")))
     if "h3a" in tables:
         for r in tables["h3a"].where(scale="pp"):
             if "scales disagree in sign" in r["note"]:
@@ -352,11 +492,17 @@ def power(tables: Tables) -> Figure:
     if not table:
         return Figure([])
     lines, names = [], []
-    for index, (scale, key) in enumerate((("pp", "power_measured"), ("d", "power_claimed"))):
+    for index, (basis, name) in enumerate(
+        (
+            ("measured spread", "power_measured"),
+            ("claimed points and d", "power_both"),
+            ("claimed d alone", "power_claimed"),
+        )
+    ):
         rows = [
             r
-            for r in table.where(benchmark="mean", scale=scale)
-            if math.isfinite(r.number("power"))
+            for r in table.where(benchmark="mean")
+            if r["basis"].startswith(basis) and math.isfinite(r.number("power"))
         ]
         if not rows:
             continue
@@ -369,8 +515,8 @@ def power(tables: Tables) -> Figure:
             )
             for r in rows
         ]
-        lines.append(Line(label(key)["en"], index, points))
-        names.append((key, index))
+        lines.append(Line(label(name)["en"], index, points))
+        names.append((name, index))
     if not lines:
         return Figure([])
     planned = next((r for r in table if r["is_planned"] == "true"), None)
@@ -635,6 +781,9 @@ def calibration(tables: Tables) -> Figure:
     for benchmark in _ordered(set(table.distinct("benchmark")), _ORDER):
         for model in table.distinct("model"):
             here = [r for r in table if (r["benchmark"], r["model"]) == (benchmark, model)]
+            # The same items at every step: the error is biased by their number.
+            subset = [r for r in here if r["items"] == "subset"]
+            here = subset or here
             lines = []
             for i, c in enumerate(conditions):
                 part = [r for r in here if r["condition"] == c]
@@ -645,6 +794,15 @@ def calibration(tables: Tables) -> Figure:
                     points.append(Point(r.number("step"), ece, low, high, tip, r.anchor))
                 lines.append(Line(c, i, points))
             base = next((r for r in here if r["condition"] == "base"), None)
+            references = [(100 * base.number("ece"), label("base"))] if base else []
+            last = max((r.number("step") for r in here), default=math.nan)
+            chance = [
+                100 * r.number("ece_if_calibrated")
+                for r in here
+                if r.number("step") == last and r["condition"] != "base"
+            ]
+            if chance and math.isfinite(_mean(chance)):
+                references.append((_mean(chance), label("calibrated")))
             panels.append(
                 Panel(
                     Markup("<b>{}</b>, {}").format(benchmark, model),
@@ -653,7 +811,7 @@ def calibration(tables: Tables) -> Figure:
                         name=f"{benchmark}, {model}: {_spoken(label('calibration'))}",
                         x_label=label("step"),
                         y_label=label("ece_axis"),
-                        references=[(100 * base.number("ece"), label("base"))] if base else [],
+                        references=references,
                     ),
                 )
             )

@@ -12,7 +12,10 @@ from rich.table import Table
 
 from zpdbench import files
 
-_VERDICT_STYLE = {"supported": "bold green", "contradicted": "bold red", "inconclusive": "yellow"}
+_VERDICT_STYLE = {
+    "supported": "bold green", "contradicted": "bold red", "smaller harm": "bold red",
+    "difference only": "yellow", "inconclusive": "yellow",
+}  # fmt: skip
 _WIDTH = 100
 # Columns that a generic table leaves out when there is no room: they are in the file.
 _LONG = ("note", "preregistration", "registered")
@@ -28,6 +31,9 @@ _FIRST = (
 # One end of an interval without the other says less than neither.
 _PAIRS = ({"low", "high"}, {"sd_small", "sd_large"})
 
+# Notes that the lines above the tables tell, and p values of single rows.
+_TOLD = ("NA", "primary endpoint", "rule:", "meaning:", "on these ", "secondary:")
+
 Row = dict[str, str]
 
 
@@ -38,7 +44,7 @@ def render(path: str | Path, *, console: Console) -> None:
         UserError: as `files.read_tsv`.
     """
     columns, rows = files.read_tsv(path)
-    if "verdict" in columns and "difference" in columns and "model_small" in columns:
+    if "verdict" in columns and "effect_small" in columns and "model_small" in columns:
         _render_h3a(rows, console)
     else:
         _render_any(Path(path).name, columns, rows, console)
@@ -54,16 +60,26 @@ def _render_h3a(rows: list[Row], console: Console) -> None:
         return
     small, large = primary["model_small"], primary["model_large"]
     treatment, control = primary.get("treatment", "zpd"), primary.get("control", "random")
+    is_smaller = primary.get("side") == "smaller"
+    where, other = (small, large) if is_smaller else (large, small)
     console.print(
-        f"[bold]H3a[/bold]  {escape(treatment)} over {escape(control)}: is the gain "
-        f"{escape(primary.get('side', 'larger'))} in {escape(large)} than in {escape(small)}?"
+        f"[bold]H3a[/bold]  does {escape(treatment)} gain over {escape(control)} in "
+        f"{escape(where)}, and more than in {escape(other)}?"
     )
-    console.print(f"[bold]Verdict:[/bold] {_verdict(primary['verdict'])}", end="  ")
+    console.print(f"[bold]Verdict:[/bold] {_verdict(primary['verdict'])}", end="")
+    said = _said(primary, "meaning: ")
+    console.print(f"  {escape(said)}" if said else "")
     console.print(
-        f"(difference {_number(primary['difference'], sign=True)} pp, {_level(primary)} "
-        f"{_interval(primary, 'difference')}, p {_p(primary['p_value'])}, "
-        f"{primary['n_seeds']} seeds)"
+        f"gain {_number(primary['effect_small'], sign=True)} pp in {escape(small)}, "
+        f"{_number(primary['effect_large'], sign=True)} in {escape(large)}; difference "
+        f"{_number(primary['difference'], sign=True)}, {_level(primary)} "
+        f"{_interval(primary, 'difference')}; {primary['n_seeds']} seeds"
     )
+    console.print(
+        f"one-sided p: difference {_p(primary.get('p_difference', 'NA'))}, gain in "
+        f"{escape(where)} {_p(primary.get('p_gain', 'NA'))}; the larger counts"
+    )
+    _render_reach(primary, console)
     level = _level(primary)
     for scale, title, digits in (
         ("pp", "Percentage points (mean is the primary endpoint)", 2),
@@ -79,7 +95,6 @@ def _render_h3a(rows: list[Row], console: Console) -> None:
             table.add_column(name, justify="right")
         for name in ("p", "MDE", "power"):
             table.add_column(name, justify="right")
-        table.add_column("verdict")
         for row in part:
             is_mean = row["benchmark"] == "mean"
             p = row["p_value"] if is_mean else row["p_holm"]
@@ -93,22 +108,48 @@ def _render_h3a(rows: list[Row], console: Console) -> None:
                 _p(p),
                 _number(row["mde_80"], digits),
                 _number(row["power_claimed"], 2),
-                _verdict(row["verdict"]),
                 style=style,
             )
         console.print(table)
     console.print(
         "[dim]gain: per-seed "
-        f"{escape(treatment)} - {escape(control)} at the final step. p: one-sided, Holm over the "
-        "benchmarks but for mean. MDE: the true difference that this study would find four times "
-        "in five. power: for the claimed effects. NA: undefined, the file's note says why.[/dim]"
+        f"{escape(treatment)} - {escape(control)} at the final step. p: one-sided, of difference "
+        "and gain the larger, Holm over the benchmarks but for mean. MDE: the true difference that "
+        "this study would find four times in five. power: of the rule, for the claimed gains. Only "
+        "mean in points has a verdict. NA: undefined, the file's note says why.[/dim]"
     )
     shown: list[str] = []
     for row in [primary, *rows]:
         for part_ in row.get("note", "").split("; "):
-            if part_ and part_ not in shown and part_ not in ("NA", "primary endpoint"):
+            if part_ and part_ not in shown and not part_.startswith(_TOLD):
                 shown.append(part_)
     console.print("[dim]" + escape("Notes: " + "; ".join(shown)) + "[/dim]")
+
+
+def _render_reach(row: Row, console: Console) -> None:
+    """For new items too, and with each seed left out."""
+    if row.get("new_items_p", "NA") != "NA":
+        console.print(
+            f"these {row['n_items']} items: {_interval(row, 'difference')}; new items of the kind: "
+            f"{_interval(row, 'new_items')}, p {_p(row['new_items_p'])}"
+            + (
+                f": {_verdict(row['new_items_verdict'])}"
+                if row["new_items_verdict"] != row["verdict"]
+                else ""
+            )
+        )
+    if row.get("left_out_p_low", "NA") != "NA":
+        console.print(
+            f"one seed left out: difference {_number(row['left_out_low'], sign=True)} to "
+            f"{_number(row['left_out_high'], sign=True)}, p {_p(row['left_out_p_low'])} to "
+            f"{_p(row['left_out_p_high'])} ({escape(row['left_out_verdicts'])})"
+        )
+
+
+def _said(row: Row, start: str) -> str:
+    """What a row's note says after these words; "" if nothing."""
+    parts = [p for p in row.get("note", "").split("; ") if p.startswith(start)]
+    return parts[0].removeprefix(start) if parts else ""
 
 
 def _render_any(name: str, columns: list[str], rows: list[Row], console: Console) -> None:

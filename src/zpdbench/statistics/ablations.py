@@ -8,7 +8,7 @@ from typing import Any
 from zpdbench.errors import UserError
 from zpdbench.hypotheses import Ablations
 from zpdbench.statistics import contrasts, effects, runs, settings
-from zpdbench.statistics.verdicts import MEAN, judge_two_sided, write_rows
+from zpdbench.statistics.verdicts import MEAN, write_rows
 
 COLUMNS = contrasts.COLUMNS
 
@@ -27,7 +27,7 @@ def analyse(data: runs.Runs, h: Ablations, ablated: list[str]) -> list[dict[str,
                 for condition in ablated:
                     values = data.differences(model, condition, h.full, benchmark, scale)
                     row = contrasts.row(
-                        effects.paired(values, side="different", alpha=h.alpha, level=1 - h.alpha),
+                        effects.paired(values, side="different", alpha=h.alpha),
                         side="different", alpha=h.alpha, n_seeds=len(values),
                         hypothesis="ablations", model=model, benchmark=benchmark, scale=scale,
                         contrast=f"{condition} - {h.full}", test="paired t over seeds",
@@ -38,7 +38,6 @@ def analyse(data: runs.Runs, h: Ablations, ablated: list[str]) -> list[dict[str,
             adjusted = effects.holm([r["p_value"] for r in family])
             for r, p in zip(family, adjusted, strict=True):
                 r["p_holm"] = p
-                r["verdict"] = judge_two_sided(p, h.alpha)
     return rows
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from zpdbench.statistics import effects, power
+from zpdbench.statistics.verdicts import judge
 
 COLUMNS = (
     "hypothesis", "model", "benchmark", "scale", "contrast", "n_seeds", "estimate", "low", "high",
@@ -17,7 +18,9 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def stratified(groups: Sequence[ArrayLike], *, side: str, alpha: float) -> effects.Test:
+def stratified(
+    groups: Sequence[ArrayLike], *, side: str, alpha: float, margin: float = 0.0
+) -> effects.Test:
     """Test of the unweighted mean of several groups' means, each with its own variance.
 
     Args:
@@ -29,15 +32,53 @@ def stratified(groups: Sequence[ArrayLike], *, side: str, alpha: float) -> effec
     weight = 1.0 / len(arrays)
     estimate = float(sum(weight * a.mean() for a in arrays))
     spreads = [effects.spread(a) for a in arrays]
-    nan = effects.NAN
     if not (all(s >= 0 for s in spreads) and sum(spreads) > 0):
-        return effects.Test(estimate, nan, nan, nan, nan, nan, nan, nan)
+        return effects.undefined(estimate)
     parts = [(weight * s) ** 2 / a.size for s, a in zip(spreads, arrays, strict=True)]
     variance = sum(parts)
     df = variance**2 / sum(p**2 / (a.size - 1) for p, a in zip(parts, arrays, strict=True))
-    return effects.t_test(
-        estimate, math.sqrt(variance), df, side=side, alpha=alpha, level=1 - alpha
-    )
+    return effects.t_test(estimate, math.sqrt(variance), df, side=side, alpha=alpha, margin=margin)
+
+
+RULE = (
+    "margin", "p_difference", "bound", "gain", "gain_low", "gain_high", "margin_gain", "p_gain",
+    "bound_gain", "p_against",
+)  # fmt: skip
+"""Columns of tables whose hypothesis has two conditions, after their own."""
+
+
+def ruled(
+    row: dict[str, Any],
+    difference: effects.Test,
+    gain: effects.Test,
+    alpha: float,
+    *,
+    margin: float,
+    margin_gain: float,
+) -> dict[str, Any]:
+    """A row with the intersection-union rule's columns; its word is `_verdict`."""
+    said = judge(difference, gain, alpha, margin=margin, margin_gain=margin_gain)
+    return row | {
+        "p_value": said.p_value, "p_against": said.p_against, "_verdict": said.verdict,
+        "margin": margin, "p_difference": difference.p_value, "bound": difference.bound,
+        "gain": gain.estimate, "gain_low": gain.low, "gain_high": gain.high,
+        "margin_gain": margin_gain, "p_gain": gain.p_value, "bound_gain": gain.bound,
+    }  # fmt: skip
+
+
+def by_seed(
+    values: Mapping[str, NDArray[np.float64]], seeds: Mapping[str, Sequence[str]]
+) -> list[NDArray[np.float64]] | None:
+    """The models' values of the seeds that all share, seed by seed; None where they share none.
+
+    Runs of one seed are trained on the same examples in the same order: they are no independent
+    samples.
+    """
+    names = list(values)
+    shared = [s for s in seeds[names[0]] if all(s in seeds[m] for m in names)]
+    if not shared:
+        return None
+    return [values[m][[list(seeds[m]).index(s) for s in shared]] for m in names]
 
 
 def minimal_difference(first: ArrayLike, second: ArrayLike, *, alpha: float) -> float:
@@ -86,7 +127,8 @@ def row(
         )
     return {
         "n_seeds": n_seeds, "estimate": result.estimate, "low": result.low, "high": result.high,
-        "level": 1 - alpha, "side": "two-sided" if side == "different" else side,
+        "level": effects.level_of(alpha, side),
+        "side": "two-sided" if side == "different" else side,
         "statistic": result.statistic, "df": result.df, "p_value": result.p_value, "mde_80": mde,
-        "note": "; ".join(notes), "_bound": result.bound, **more,
+        "note": "; ".join(notes), **more,
     }  # fmt: skip

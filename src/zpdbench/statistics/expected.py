@@ -20,13 +20,13 @@ COLUMNS = (
     "expected_high", "observed", "low", "high", "level", "test", "statistic", "df", "p_value",
     "p_holm", "mde_80", "verdict", "note",
 )  # fmt: skip
-CONSISTENT, LOWER, HIGHER, OPEN = "consistent", "lower", "higher", "undetermined"
+NOT_EXCLUDED, LOWER, HIGHER, OPEN = "not excluded", "lower", "higher", "undetermined"
 
 
 def compare(expected: float, low: float, high: float, expected_high: float | None = None) -> str:
     """How an observed interval stands to an expected value or range.
 
-    `lower` if the whole interval is below what was expected, `higher` if above, `consistent` if
+    `lower` if the whole interval is below what was expected, `higher` if above, `not excluded` if
     they overlap, `undetermined` without an interval.
     """
     top = expected if expected_high is None else expected_high
@@ -36,7 +36,7 @@ def compare(expected: float, low: float, high: float, expected_high: float | Non
         return LOWER
     if low > top:
         return HIGHER
-    return CONSISTENT
+    return NOT_EXCLUDED
 
 
 def analyse(
@@ -45,7 +45,7 @@ def analyse(
     """Rows of expected.tsv: gains, scores, effect sizes and steps saved.
 
     p is two-sided, of the claim (of the nearest end of a claimed range, 1 inside it), and
-    below alpha just where the interval lies beside the claim; Holm over the claims about one
+    below 1 - level just where the interval lies beside the claim; Holm over the claims about one
     quantity. `mde_80` is the distance from the claim that would be found four times in five.
 
     Args:
@@ -53,7 +53,7 @@ def analyse(
     """
     rows: list[dict[str, Any]] = []
     roles = {"small": h.small, "large": h.large}
-    level = 1 - h.alpha
+    level = effects.level_of(h.alpha, h.side)
     claims = h.claimed.benchmarks
     for role, model in roles.items():
         for benchmark in [b for b in data.benchmarks if b in claims]:
@@ -114,9 +114,7 @@ def analyse(
 def _t_of(values: ArrayLike, expected: float, level: float) -> dict[str, Any]:
     """Student's t of a claimed mean."""
     alpha = 1 - level
-    test = effects.paired(
-        np.asarray(values, dtype=float) - expected, side="different", alpha=alpha, level=level
-    )
+    test = effects.paired(np.asarray(values, dtype=float) - expected, side="different", alpha=alpha)
     return {
         "test": "t of the claimed value over seeds", "statistic": test.statistic, "df": test.df,
         "p_value": test.p_value,

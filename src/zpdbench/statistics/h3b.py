@@ -1,4 +1,4 @@
-"""`zpdbench h3b`: is the gain larger on reasoning than on generation?"""
+"""`zpdbench h3b`: does treatment gain on reasoning, and more than on generation?"""
 
 from __future__ import annotations
 
@@ -9,62 +9,63 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zpdbench.hypotheses import H3b
-from zpdbench.statistics import contrasts, effects, runs, settings
-from zpdbench.statistics.verdicts import does_not_apply, judge, write_rows
+from zpdbench.statistics import contrasts, effects, gate, runs, settings
+from zpdbench.statistics.verdicts import does_not_apply, write_rows
 
-COLUMNS = contrasts.COLUMNS
+COLUMNS = (*contrasts.COLUMNS, "reasoning", "generation", *contrasts.RULE)
+ALL = "all"
 
 
-def analyse(data: runs.Runs, h: H3b) -> list[dict[str, Any]]:
+def analyse(data: runs.Runs, h: H3b, closed: str = "") -> list[dict[str, Any]]:
     """Rows of h3b.tsv: each model, then their unweighted mean, on percentage points and logits.
 
     Per seed: mean gain over the reasoning benchmarks minus mean gain over the generation ones;
-    one-sided t test on these (one model), or on the mean of the models' means. The primary row is
-    `all` on `pp`. Holm over the models.
+    one-sided t test on these, of one model or of the mean over the models, seed by seed where
+    they share seeds. The rule's other test (`verdicts.judge`) is of the gain on reasoning, in
+    points. The primary row is `all` on `pp` (the model's, if there is one only). Holm over the
+    models.
+
+    Args:
+        closed: why the primary row has no verdict (`gate`); "" if it has.
     """
     rows: list[dict[str, Any]] = []
     groups = {"reasoning": h.reasoning, "generation": h.generation}
     names = {g: " + ".join(b) for g, b in groups.items()}
 
-    def contrast(model: str, scale: str) -> NDArray[np.float64]:
-        reasoning, generation = (
-            data.mean_differences(model, h.treatment, h.control, members, scale)
-            for members in groups.values()
-        )
-        return reasoning - generation
+    def gain(group: str, model: str, scale: str) -> NDArray[np.float64]:
+        return data.mean_differences(model, h.treatment, h.control, groups[group], scale)
 
+    points = {g: {m: gain(g, m, "pp") for m in data.models} for g in groups}
     for scale in runs.SCALES:
-        differences = {
-            m: effects.settled(contrast(m, scale), contrast(m, "pp")) for m in data.models
+        margin = h.margin if scale == "pp" else 0.0
+        values = {
+            m: effects.settled(
+                gain("reasoning", m, scale) - gain("generation", m, scale),
+                points["reasoning"][m] - points["generation"][m],
+            )
+            for m in data.models
         }
-        part = []
-        for model, values in differences.items():
-            part.append(
-                contrasts.row(
-                    effects.paired(values, alpha=h.alpha, level=1 - h.alpha),
-                    side="larger", alpha=h.alpha, n_seeds=len(values), model=model,
-                    test="paired t over seeds",
-                )
-            )  # fmt: skip
+        part = [_row([values[m]], _of([m], points), h, m, margin) for m in data.models]
         adjusted = effects.holm([r["p_value"] for r in part])
         for r, p in zip(part, adjusted, strict=True):
             r["p_holm"] = p
         if len(part) > 1:
-            part.append(
-                contrasts.row(
-                    contrasts.stratified(
-                        list(differences.values()), side="larger", alpha=h.alpha
-                    ),
-                    side="larger", alpha=h.alpha, model="all",
-                    n_seeds=min(map(len, differences.values())),
-                    mde=contrasts.minimal_mean(list(differences.values()), alpha=h.alpha),
-                    test="t of the models' mean (Welch-Satterthwaite)",
-                    note="primary" if scale == "pp" else "",
-                )
-            )  # fmt: skip
+            pairs = contrasts.by_seed(values, data.seeds)
+            shared = {g: contrasts.by_seed(points[g], data.seeds) for g in groups}
+            if pairs is None:
+                part.append(_row(list(values.values()), _of(data.models, points), h, ALL, margin))
+            else:
+                mean = {g: [np.mean(v or [], axis=0)] for g, v in shared.items()}
+                part.append(_row([np.mean(pairs, axis=0)], mean, h, ALL, margin))
         for r in part:
-            p = r.get("p_holm", r["p_value"])
-            r["verdict"] = judge(p, r["_bound"], 0.0, h.alpha)
+            verdict = r.pop("_verdict")
+            is_primary = scale == "pp" and r is part[-1]
+            said = ["primary" if is_primary else "secondary: no verdict", r["note"]]
+            if is_primary and closed:
+                said.append(closed)
+            elif is_primary:
+                r["verdict"] = verdict
+            r["note"] = "; ".join(s for s in said if s)
             r |= {
                 "hypothesis": "h3b", "scale": scale,
                 "benchmark": f"{names['reasoning']} against {names['generation']}",
@@ -72,6 +73,51 @@ def analyse(data: runs.Runs, h: H3b) -> list[dict[str, Any]]:
             }  # fmt: skip
         rows += part
     return rows
+
+
+def _of(
+    models: list[str], points: dict[str, dict[str, NDArray[np.float64]]]
+) -> dict[str, list[NDArray[np.float64]]]:
+    return {g: [values[m] for m in models] for g, values in points.items()}
+
+
+def _row(
+    contrast: list[NDArray[np.float64]],
+    gains: dict[str, list[NDArray[np.float64]]],
+    h: H3b,
+    model: str,
+    margin: float,
+) -> dict[str, Any]:
+    """A row of independent groups of per-seed values: one, or one a model that share no seed."""
+    if len(contrast) == 1:
+        test = effects.paired(contrast[0], alpha=h.alpha, margin=margin)
+        gain = effects.paired(gains["reasoning"][0], alpha=h.alpha, margin=h.margin_gain)
+        name, mde = "paired t over seeds", None
+        if model == ALL:
+            name = "paired t over seeds of the models' mean"
+    else:
+        test = contrasts.stratified(contrast, side="larger", alpha=h.alpha, margin=margin)
+        gain = contrasts.stratified(
+            gains["reasoning"], side="larger", alpha=h.alpha, margin=h.margin_gain
+        )
+        name = "t of the models' mean (Welch-Satterthwaite): the models share no seed"
+        mde = contrasts.minimal_mean(contrast, alpha=h.alpha)
+    row = contrasts.row(
+        test, side="larger", alpha=h.alpha, n_seeds=min(map(len, contrast)), model=model,
+        mde=mde, test=name,
+    )  # fmt: skip
+    row["mde_80"] += margin
+    row |= {g: float(np.mean([v.mean() for v in values])) for g, values in gains.items()}
+    return contrasts.ruled(row, test, gain, h.alpha, margin=margin, margin_gain=h.margin_gain)
+
+
+def applicable(h: H3b, named: list[str] | None) -> H3b:
+    """The hypothesis less the benchmarks that the study does not have."""
+    groups = {
+        g: [b for b in getattr(h, g) if named is None or b in named]
+        for g in ("reasoning", "generation")
+    }
+    return h.model_copy(update=groups)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -89,14 +135,11 @@ def main(args: argparse.Namespace) -> None:
     h = hypotheses.h3b
     # The defaults may name benchmarks that the study does not have: which, the rows say.
     named = settings.study_names(config, "benchmarks")
-    groups = {
-        g: [b for b in getattr(h, g) if named is None or b in named]
-        for g in ("reasoning", "generation")
-    }
     lacking = [b for b in (*h.reasoning, *h.generation) if named and b not in named]
-    h = h.model_copy(update=groups)
+    h = applicable(h, named)
+    table = runs.read_run_scores(args.scores)
     data = runs.final_runs(
-        runs.read_run_scores(args.scores),
+        table,
         models=settings.study_names(config, "models"),
         conditions=[h.treatment, h.control],
         benchmarks=[*h.reasoning, *h.generation],
@@ -107,7 +150,7 @@ def main(args: argparse.Namespace) -> None:
     write_rows(
         args.out,
         COLUMNS,
-        analyse(data, h),
+        analyse(data, h, gate.closed("h3b", table, hypotheses, config)),
         hypotheses,
         interim=data.interim,
         remarks=[*remarks, *data.remarks],

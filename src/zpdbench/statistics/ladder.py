@@ -14,15 +14,15 @@ from scipy import optimize, stats
 
 from zpdbench.errors import UserError
 from zpdbench.hypotheses import Ladder
-from zpdbench.statistics import effects, power, runs, settings
+from zpdbench.statistics import contrasts, effects, gate, power, runs, settings
 from zpdbench.statistics.effects import NAN
-from zpdbench.statistics.verdicts import INCONCLUSIVE, MEAN, judge, write_rows
+from zpdbench.statistics.verdicts import INCONCLUSIVE, MEAN, write_rows
 
 COLUMNS = (
     "hypothesis", "benchmark", "scale", "term", "model", "parameters", "left_out", "n_models",
     "n_seeds", "estimate", "low", "high", "level", "standard_error", "intercept", "tau2", "q",
     "q_df", "q_p_value", "test", "statistic", "df", "p_value", "p_holm", "mde_80", "verdict",
-    "note",
+    "note", *contrasts.RULE,
 )  # fmt: skip
 MIN_MODELS = 3
 MIN_SEEDS_OWN_SPREAD = 20
@@ -125,11 +125,15 @@ def _polish(
     return tau2
 
 
-def analyse(data: runs.Runs, h: Ladder) -> list[dict[str, Any]]:
+def analyse(data: runs.Runs, h: Ladder, closed: str = "") -> list[dict[str, Any]]:
     """Rows of ladder.tsv: slope on log10 parameters, without each model once, and each model.
 
-    The slope is the gain's change for ten times the parameters. One-sided test that it is above
-    0; Holm over the benchmarks; `mean` on `pp` is the primary row.
+    The slope is the gain's change for ten times the parameters. One-sided test that it exceeds
+    its margin; the rule's other test (`verdicts.judge`) is of the largest model's gain, in points.
+    Holm over the benchmarks; `mean` on `pp` is the primary row and has the verdict.
+
+    Args:
+        closed: why the primary row has no verdict (`gate`); "" if it has.
 
     Raises:
         UserError: fewer than three models, or a model without a number of parameters.
@@ -150,23 +154,20 @@ def analyse(data: runs.Runs, h: Ladder) -> list[dict[str, Any]]:
             gains = {
                 m: data.differences(m, h.treatment, h.control, benchmark, scale) for m in models
             }
+            points = {m: data.differences(m, h.treatment, h.control, benchmark) for m in models}
             base = {"hypothesis": "ladder", "benchmark": benchmark, "scale": scale}
-            slope = {**base, **_slope(gains, h, None)}
+            slope = {**base, **_slope(gains, points, h, None, scale)}
             slopes.append(slope)
             rows.append(slope)
-            for m in models:
-                row = {**base, **_slope(gains, h, m)}
-                # How the verdict would stand without the model: by its own p, before Holm.
-                row["verdict"] = judge(row["p_value"], row["_bound"], 0.0, h.alpha)
-                rows.append(row)
+            rows += [{**base, **_slope(gains, points, h, m, scale)} for m in models]
             for model, values in gains.items():
-                interval = effects.mean_interval(values, 1 - h.alpha)
+                interval = effects.mean_interval(values, 1 - 2 * h.alpha)
                 rows.append(
                     {
                         **base, "term": "gain", "model": model,
                         "parameters": h.parameters[model], "n_models": 1,
                         "n_seeds": len(values), "estimate": interval.estimate,
-                        "low": interval.low, "high": interval.high, "level": 1 - h.alpha,
+                        "low": interval.low, "high": interval.high, "level": 1 - 2 * h.alpha,
                         "standard_error": effects.spread(values) / math.sqrt(len(values)),
                         "note": "" if math.isfinite(interval.low)
                         else "one seed only, or no spread: no interval",
@@ -175,8 +176,15 @@ def analyse(data: runs.Runs, h: Ladder) -> list[dict[str, Any]]:
         adjusted = effects.holm([s["p_value"] for s in slopes[:-1]])
         for slope, p in zip(slopes, [*adjusted, NAN], strict=True):
             slope["p_holm"] = p
-            used = slope["p_value"] if slope["benchmark"] == MEAN else p
-            slope["verdict"] = judge(used, slope["_bound"], 0.0, h.alpha)
+    for row in rows:
+        verdict = row.pop("_verdict", None)
+        if row["term"] == "gain" or row["left_out"]:
+            continue
+        is_primary = row["benchmark"] == MEAN and row["scale"] == "pp"
+        if is_primary and not closed:
+            row["verdict"] = verdict
+        said = closed if is_primary else "secondary: no verdict"
+        row["note"] = "; ".join(s for s in (row["note"], said) if s)
     return rows
 
 
@@ -198,15 +206,21 @@ def sampling_variances(gains: Sequence[ArrayLike]) -> list[float]:
 
 
 def _slope(
-    gains: dict[str, NDArray[np.float64]], h: Ladder, left_out: str | None
+    gains: dict[str, NDArray[np.float64]],
+    points: dict[str, NDArray[np.float64]],
+    h: Ladder,
+    left_out: str | None,
+    scale: str = "pp",
 ) -> dict[str, Any]:
     used = {m: g for m, g in gains.items() if m != left_out}
+    margin = h.margin if scale == "pp" else 0.0
+    largest = max(used, key=lambda m: h.parameters[m])
+    gain = effects.paired(points[largest], alpha=h.alpha, margin=h.margin_gain)
     variances = sampling_variances(list(used.values()))
     row: dict[str, Any] = {
         "term": "slope per tenfold parameters", "left_out": left_out, "n_models": len(used),
-        "n_seeds": min(len(g) for g in used.values()), "level": 1 - h.alpha, "p_value": NAN,
-        "test": "random-effects regression, REML, Knapp-Hartung", "_bound": NAN,
-        "verdict": INCONCLUSIVE,
+        "n_seeds": min(len(g) for g in used.values()), "level": 1 - 2 * h.alpha, "p_value": NAN,
+        "test": "random-effects regression, REML, Knapp-Hartung", "_verdict": INCONCLUSIVE,
     }  # fmt: skip
     sizes = np.log10([h.parameters[m] for m in used])
     if len(used) < MIN_MODELS:
@@ -228,22 +242,24 @@ def _slope(
         fit.df,
         side="larger",
         alpha=h.alpha,
-        level=1 - h.alpha,
+        margin=margin,
     )
-    return {
-        **row, "estimate": test.estimate, "low": test.low, "high": test.high,
+    row |= {
+        "estimate": test.estimate, "low": test.low, "high": test.high,
         "standard_error": test.standard_error, "intercept": float(fit.coefficients[0]),
         "tau2": fit.tau2, "q": fit.q,
         "q_df": float(fit.df), "q_p_value": fit.q_p_value, "statistic": test.statistic,
-        "df": float(fit.df), "p_value": test.p_value, "_bound": test.bound,
-        "mde_80": power.minimal_effect(test.standard_error, fit.df, alpha=h.alpha),
+        "df": float(fit.df),
+        "mde_80": margin + power.minimal_effect(test.standard_error, fit.df, alpha=h.alpha),
         "note": "few models: a straight line in log parameters is an assumption"
         + (
             f"; below {MIN_SEEDS_OWN_SPREAD} seeds the models' spread is pooled"
             if row["n_seeds"] < MIN_SEEDS_OWN_SPREAD
             else ""
-        ),
+        )
+        + f"; gain is that of {largest}",
     }  # fmt: skip
+    return contrasts.ruled(row, test, gain, h.alpha, margin=margin, margin_gain=h.margin_gain)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -268,7 +284,7 @@ def main(args: argparse.Namespace) -> None:
     write_rows(
         args.out,
         COLUMNS,
-        analyse(data, h),
+        analyse(data, h, gate.closed("ladder", table, hypotheses, config)),
         hypotheses,
         interim=data.interim,
         remarks=[*remarks, *data.remarks],

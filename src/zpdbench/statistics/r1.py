@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from zpdbench.errors import UserError
 from zpdbench.hypotheses import R1
 from zpdbench.statistics import contrasts, effects, runs, settings
-from zpdbench.statistics.verdicts import does_not_apply, judge_two_sided, write_rows
+from zpdbench.statistics.verdicts import does_not_apply, write_rows
 
 COLUMNS = contrasts.COLUMNS
 
@@ -20,8 +20,9 @@ def analyse(data: runs.Runs, h: R1, small: str, large: str) -> list[dict[str, An
     """Rows of r1.tsv: the language contrast in each model, and its difference between them.
 
     Per seed: mean gain over the benchmarks of the first language minus that over the second;
-    two-sided: paired t in a model (Holm over the two), Welch's t of large - small. The primary
-    row is `large - small` on `pp`.
+    two-sided: paired t in a model (Holm over the two), and of large - small over the seeds that
+    the models share (Welch's, where they share none). The first row to read is `large - small` on
+    `pp`; no row has a verdict.
 
     Raises:
         UserError: a language has no benchmark among the data.
@@ -51,31 +52,32 @@ def analyse(data: runs.Runs, h: R1, small: str, large: str) -> list[dict[str, An
         }
         part = [
             contrasts.row(
-                effects.paired(values, side="different", alpha=h.alpha, level=1 - h.alpha),
+                effects.paired(values, side="different", alpha=h.alpha),
                 side="different", alpha=h.alpha, n_seeds=len(values), model=model,
                 test="paired t over seeds",
             )
             for model, values in contrast.items()
         ]  # fmt: skip
+        pairs = contrasts.by_seed(contrast, data.seeds)
+        if pairs is None:
+            test = effects.welch(contrast[small], contrast[large], side="different", alpha=h.alpha)
+            mde: float | None = contrasts.minimal_difference(
+                contrast[small], contrast[large], alpha=h.alpha / 2
+            )
+            name, n = "Welch t of per-seed contrasts", min(map(len, contrast.values()))
+        else:
+            test = effects.paired(pairs[1] - pairs[0], side="different", alpha=h.alpha)
+            mde, name, n = None, "paired t of the models' per-seed contrasts", len(pairs[0])
         part.append(
             contrasts.row(
-                effects.welch(
-                    contrast[small], contrast[large], side="different", alpha=h.alpha,
-                    level=1 - h.alpha,
-                ),
-                side="different", alpha=h.alpha, model=f"{large} - {small}",
-                n_seeds=min(map(len, contrast.values())),
-                mde=contrasts.minimal_difference(
-                    contrast[small], contrast[large], alpha=h.alpha / 2
-                ),
-                test="Welch t of per-seed contrasts",
+                test, side="different", alpha=h.alpha, model=f"{large} - {small}", n_seeds=n,
+                mde=mde, test=name,
                 note="primary: language x model" if scale == "pp" else "language x model",
             )
         )  # fmt: skip
         adjusted = effects.holm([r["p_value"] for r in part[:-1]])
         for r, p in zip(part, [*adjusted, effects.NAN], strict=True):
             r["p_holm"] = p
-            r["verdict"] = judge_two_sided(r["p_value"] if r is part[-1] else p, h.alpha)
             r |= {
                 "hypothesis": "r1", "scale": scale,
                 "benchmark": " against ".join(" + ".join(m) for m in groups.values()),

@@ -11,7 +11,7 @@ import numpy as np
 
 from zpdbench.hypotheses import Rq1
 from zpdbench.statistics import anova, effects, runs, settings
-from zpdbench.statistics.verdicts import MEAN, does_not_apply, judge_two_sided, write_rows
+from zpdbench.statistics.verdicts import MEAN, does_not_apply, write_rows
 
 COLUMNS = (
     "hypothesis", "model", "benchmark", "scale", "design", "test", "term", "n_models",
@@ -49,7 +49,7 @@ def analyse(data: runs.Runs, hypothesis: Rq1) -> list[dict[str, Any]]:
             rows += _all_models(y3, benchmark, hypothesis)
         elif len(data.models) > 1:
             rows += _no_two_way(data, benchmark)
-    _adjust(rows, hypothesis.alpha)
+    _adjust(rows)
     return rows
 
 
@@ -79,7 +79,7 @@ def _one_model(
                 }
             )  # fmt: skip
     for i, j in combinations(range(k), 2):
-        pair_t = effects.paired(y[j] - y[i], side="different", alpha=h.alpha, level=1 - h.alpha)
+        pair_t = effects.paired(y[j] - y[i], side="different", alpha=h.alpha)
         rows.append(
             {
                 **base, "design": "seeds as blocks", "test": PAIRED,
@@ -179,22 +179,27 @@ def _f_row(
     }  # fmt: skip
 
 
-def _adjust(rows: list[dict[str, Any]], alpha: float) -> None:
+def _adjust(rows: list[dict[str, Any]]) -> None:
     families: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
         key = tuple(str(row[k]) for k in ("model", "design", "test", "term"))
+        is_mean = row["benchmark"] == MEAN
         if row["test"] == PAIRED:
             key = key[:-1]
-        families.setdefault((*key, str(row["benchmark"] == MEAN)), []).append(row)
-    for key, family in families.items():
-        is_mean = key[-1] == "True"
-        adjusted = effects.holm([r["p_value"] for r in family])
+        elif is_mean:
+            # One family over the models; what is about all of them stands alone.
+            key = ("", *key[1:])
+        families.setdefault((*key, str(is_mean)), []).append(row)
+    for family in families.values():
+        adjusted = effects.holm([_judged(r) for r in family])
         for row, p in zip(family, adjusted, strict=True):
-            row["p_holm"] = effects.NAN if is_mean and row["test"] != PAIRED else p
-            if row["test"].startswith(("Levene", "Shapiro")) or row["term"].startswith("seed"):
-                continue
-            used = row["p_value"] if math.isnan(row["p_holm"]) else p
-            row["verdict"] = judge_two_sided(used, alpha)
+            row["p_holm"] = p
+
+
+def _judged(row: dict[str, Any]) -> float:
+    """p without the assumption of sphericity, where a test has one."""
+    corrected = float(row.get("p_corrected", effects.NAN))
+    return float(row["p_value"]) if math.isnan(corrected) else corrected
 
 
 def main(args: argparse.Namespace) -> None:

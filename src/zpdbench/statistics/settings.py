@@ -67,7 +67,7 @@ def read_hypotheses(source: Source, *, need: str | None = None) -> Hypotheses:
             fix="say which models are compared: hypotheses: {h3a: {small: MODEL, large: MODEL}}",
         )
     try:
-        return resolve(Hypotheses.model_validate(section), config)
+        return resolve(Hypotheses.model_validate(section), config, source)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         keys = ("hypotheses", *(str(p) for p in first["loc"]))
@@ -98,14 +98,32 @@ def study_seeds(config: Mapping[str, Any]) -> list[str] | None:
     return [str(v) for v in value] if isinstance(value, list) and value else None
 
 
-def resolve(hypotheses: Hypotheses, config: Mapping[str, Any]) -> Hypotheses:
+def resolve(hypotheses: Hypotheses, config: Mapping[str, Any], source: Source) -> Hypotheses:
     """The hypotheses with what they leave to the study filled in, as far as the file has it."""
     return hypotheses.resolve(
+        design=_design(config, source),
         models=study_names(config, "models"),
         conditions=study_names(config, "conditions"),
         benchmarks=study_names(config, "benchmarks"),
         parameters=study_parameters(config),
     )
+
+
+_WHOLE = ("seeds", "models", "conditions", "corpus", "training", "benchmarks")
+
+
+def _design(config: Mapping[str, Any], source: Source) -> dict[str, Any]:
+    """What a registration covers: of a whole study `Study.design`, else the seeds there are.
+
+    Raises:
+        UserError: a mistake in a whole study.
+    """
+    if not all(isinstance(config.get(key), dict | list) for key in _WHOLE):
+        return {"seeds": config["seeds"]} if study_seeds(config) else {}
+    from zpdbench import study
+
+    paths = [source] if isinstance(source, str | Path) else list(source)
+    return study.parse(config, paths).design
 
 
 def inapplicable(hypotheses: Hypotheses, name: str, config: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,44 +13,71 @@ import numpy as np
 from zpdbench import files
 from zpdbench.errors import UserError
 from zpdbench.hypotheses import Hypotheses
-from zpdbench.statistics import notes
+from zpdbench.statistics import effects, notes
 from zpdbench.statistics.effects import NAN
 
 MEAN = "mean"
 """Name of the endpoint that is the mean over the benchmarks."""
 
 SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusive"
+SMALLER_HARM, DIFFERENCE_ONLY = "smaller harm", "difference only"
+VERDICTS = (SUPPORTED, SMALLER_HARM, DIFFERENCE_ONLY, CONTRADICTED, INCONCLUSIVE)
 REGISTRATION = ("preregistration", "registered")
 """Columns that end every table."""
 
 
-def judge(p: float, bound: float, margin: float, alpha: float) -> str:
-    """Verdict of a one-sided test.
+@dataclass(frozen=True)
+class Ruling:
+    """The intersection-union rule on one study: what its two conditions say, and both together."""
+
+    p_value: float
+    """That either condition fails: the larger of the two p."""
+    p_against: float
+    """That the hypothesis is contradicted: twice the smaller p of the opposite one-sided tests."""
+    verdict: str
+
+
+def judge(
+    difference: effects.Test,
+    gain: effects.Test,
+    alpha: float,
+    *,
+    margin: float = 0.0,
+    margin_gain: float = 0.0,
+) -> Ruling:
+    """An intersection-union test (Berger 1982): a difference of gains *and* a gain.
 
     Args:
-        p: p value, Holm's where the row is one of a family; NaN if there is no test.
-        bound: one-sided upper limit of the effect in the tested direction.
-        margin: smallest effect of interest, same unit.
-        alpha: level.
+        difference: that the difference exceeds `margin`, one-sided at `alpha`.
+        gain: that the gain itself, where it is said to be larger, exceeds `margin_gain`, likewise.
+        alpha: level of each; both must hold, so that none of it is to be shared.
+        margin, margin_gain: of the tests, in their direction.
 
-    Returns:
-        `supported` if p < alpha, else `contradicted` if the bound lies below the margin, else
-        `inconclusive`.
+    `contradicted` if either upper bound at alpha / 2 lies below its margin (two ways, so half of
+    alpha each); `supported` if both tests hold, which is the same as both intervals lying above
+    their margins; if the difference alone holds, `smaller harm` where the gain's interval lies
+    below 0 and `difference only` elsewhere; else `inconclusive`, as where a test is undefined.
     """
-    if math.isnan(p):
-        return INCONCLUSIVE
-    if p < alpha:
-        return SUPPORTED
-    return CONTRADICTED if bound < margin else INCONCLUSIVE
+    p_value = max(difference.p_value, gain.p_value)
+    if math.isnan(difference.p_value) or math.isnan(gain.p_value):
+        return Ruling(NAN, NAN, INCONCLUSIVE)
+    p_against = min(1.0, 2 * (1 - p_value))
+    if difference.bound < margin or gain.bound < margin_gain:
+        verdict = CONTRADICTED
+    elif p_value < alpha:
+        verdict = SUPPORTED
+    elif difference.p_value < alpha:
+        verdict = SMALLER_HARM if gain.high < 0 else DIFFERENCE_ONLY
+    else:
+        verdict = INCONCLUSIVE
+    return Ruling(p_value, p_against, verdict)
 
 
-def judge_two_sided(p: float, alpha: float) -> str:
-    """Verdict of a test that something differs: it never shows that nothing does."""
-    return SUPPORTED if p < alpha else INCONCLUSIVE
-
-
-def register(hypotheses: Hypotheses) -> tuple[str, str]:
+def register(hypotheses: Hypotheses, *, outside: bool = False) -> tuple[str, str]:
     """The hypotheses' digest (16 digits) and whether it is the registered one.
+
+    Args:
+        outside: whether what is analysed is not what the registration covers, whatever its digest.
 
     Returns:
         digest, and `none` (nothing registered), `yes`, or `exploratory` (another digest).
@@ -57,18 +85,13 @@ def register(hypotheses: Hypotheses) -> tuple[str, str]:
     digest = hypotheses.digest()
     if not hypotheses.registered:
         return digest[:16], "none"
-    return digest[:16], "yes" if digest.startswith(hypotheses.registered) else "exploratory"
+    is_same = digest.startswith(hypotheses.registered) and not outside
+    return digest[:16], "yes" if is_same else "exploratory"
 
 
 def does_not_apply(hypothesis: str, reason: str) -> list[dict[str, Any]]:
-    """The one row of a table whose hypothesis the study cannot look at."""
-    return [
-        {
-            "hypothesis": hypothesis,
-            "verdict": INCONCLUSIVE,
-            "note": f"does not apply: {reason}",
-        }
-    ]
+    """The one row of a table whose hypothesis the study cannot look at: no verdict."""
+    return [{"hypothesis": hypothesis, "note": f"does not apply: {reason}"}]
 
 
 def missing_cells(problems: Sequence[str]) -> str:
@@ -118,11 +141,11 @@ def write_rows(
     Raises:
         UserError: a run's folder without a readable manifest.
     """
-    digest, status = register(hypotheses)
+    digest, status = register(hypotheses, outside=bool(interim))
     said = notes.of_corpus(adapters)
     lead = [*([f"interim: {interim}"] if interim else []), *remarks, *said]
     if status == "exploratory":
-        lead.append("exploratory: not the registered hypotheses")
+        lead.append("exploratory: not what was registered")
 
     def cells(row: dict[str, Any]) -> list[Any]:
         note = "; ".join([*lead, *([row["note"]] if row.get("note") else [])])
