@@ -12,7 +12,7 @@ from pathlib import Path
 LAYERS: list[set[str]] = [
     {"errors", "__init__"},
     {"files", "progress", "startup", "hypotheses"},
-    {"grid", "revisions", "devices"},
+    {"grid", "revisions", "devices", "text"},
     # Benchmarks are data: a study asks them where on the hub they are.
     {"benchmarks"},
     {"study"},

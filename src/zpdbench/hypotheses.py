@@ -5,7 +5,7 @@ Only pydantic is imported, so that the study model below the libraries can use t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -212,6 +212,7 @@ class Hypotheses(_Section):
         "digits). Results under another digest are marked exploratory.",
     )
     _grid: dict[str, list[str]] = PrivateAttr(default_factory=dict)
+    _forms: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -237,12 +238,14 @@ class Hypotheses(_Section):
         conditions: Sequence[str] | None = None,
         benchmarks: Sequence[str] | None = None,
         parameters: Mapping[str, float] | None = None,
+        forms: Mapping[str, str] | None = None,
     ) -> Hypotheses:
         """These hypotheses with what they leave to the study filled in, for a stable digest.
 
         Args:
             models, conditions, benchmarks: names of the study's; None: not known.
             parameters: model -> number of parameters, where the models say it.
+            forms: benchmark -> how it is asked; tables say it, the digest does not have it.
         """
         h3a, r1, rq1 = self.h3a, self.r1, self.rq1
         ablations, ladder = self.ablations, self.ladder
@@ -270,7 +273,18 @@ class Hypotheses(_Section):
             for name, names in (("models", models), ("benchmarks", benchmarks))
             if names
         }
+        resolved._forms = dict(forms or {})
         return resolved
+
+    def asked_as(self, benchmark: str | None, among: Iterable[str | None] = ()) -> str | None:
+        """The form that a benchmark is asked in; of a row that is none's, those of `among`.
+
+        None where the configuration does not say it.
+        """
+        if benchmark in self._forms:
+            return self._forms[benchmark]
+        found = {self._forms[b] for b in among if b in self._forms} or {*self._forms.values()}
+        return "+".join(sorted(found)) or None
 
     def unknown_name(
         self, models: Collection[str], conditions: Collection[str], benchmarks: Collection[str]

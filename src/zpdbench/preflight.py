@@ -16,6 +16,7 @@ from zpdbench.errors import UserError
 from zpdbench.hub import fetch
 from zpdbench.hub.fetch import Repository
 from zpdbench.study import EmbeddedModel, GgufModel, LocalModel, Study
+from zpdbench.text.form import PLAIN
 
 READ_AT_START = 64 << 20
 """Corpus files larger than this (bytes) are read by their job alone: that takes too long here."""
@@ -105,6 +106,8 @@ def check_machine(study: Study) -> None:
             raise UserError(f"no file {model.path}", where=f"models.{name}", fix="correct path:")
         if isinstance(model, LocalModel) and Path(model.path).expanduser().is_dir():
             folders.check(Path(model.path).expanduser())
+            chats = [b for b in study.benchmarks if study.form(b) != PLAIN]
+            folders.check_template(Path(model.path).expanduser(), chats)
         _check_cache(study, name)
     for name, own in study.corpus.sources.items():
         if own.path is None or own.repo is not None:

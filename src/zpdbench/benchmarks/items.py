@@ -58,6 +58,7 @@ def make_items(
     num_fewshot: int | None = None,
     max_tokens: int | None = None,
     chat: bool = False,
+    multiturn: bool = True,
     items: int | None = None,
     interim_items: int | None = None,
     items_per: str = "benchmark",
@@ -69,6 +70,7 @@ def make_items(
         pools: task -> the documents that shots come from.
         num_fewshot, max_tokens: the definition's if None.
         chat: whether a chat template is applied.
+        multiturn: whether each shot is then a turn; else the question's turn holds all.
         items: how many, in all or a task; all if None. A task's first are taken (the harness's
             `--limit`), and tasks share a total as evenly as they can.
         interim_items: how many of those are also asked on the way.
@@ -89,7 +91,9 @@ def make_items(
     interim = _quota(definition.name, chosen, interim_items or 0, items_per)
     result = []
     for task, members in docs.items():
-        template = definition.template_id(task, num_fewshot=shots, chat=chat, max_tokens=limit)
+        template = definition.template_id(
+            task, num_fewshot=shots, chat=chat, multiturn=multiturn, max_tokens=limit
+        )
         try:
             drawn = rendering.draw_shots(definition, pools.get(task, []), chosen[task], shots)
         except ValueError as error:
@@ -100,7 +104,9 @@ def make_items(
             doc = members[row]
             name = item_id(definition, task, row, doc)
             try:
-                rendered = rendering.render(definition.task(task), doc, drawn[row], chat=chat)
+                rendered = rendering.render(
+                    definition.task(task), doc, drawn[row], chat=chat, multiturn=multiturn
+                )
                 gold = gold_of(definition, task, doc)
             except (KeyError, ValueError) as error:
                 raise UserError(

@@ -263,6 +263,13 @@ class OpenAIEngine:
         stopped = choice.get("finish_reason") == "stop"
         ids = choice.get("token_ids")
         if isinstance(ids, list):
+            met = choice.get("stop_reason")
+            if isinstance(met, str) and met not in self.tokens.tokenizer.spell(request.prompt, ids):
+                raise UserError(
+                    f"met the stop string {met!r}, which the checkpoint's tokenizer does not spell",
+                    where=self.settings.base_url or "",
+                    fix="set generations.engine: vllm, which reads tokenizer.json as it is",
+                )
             text, kept, reason = self.tokens.finish(
                 request.prompt, ids, request.stop, request.max_tokens, stopped=stopped
             )

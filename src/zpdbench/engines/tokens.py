@@ -6,9 +6,9 @@ that log-likelihoods and texts compare item by item.
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date as Date
 from pathlib import Path
 
 from zpdbench.errors import UserError
@@ -33,7 +33,11 @@ class Tokens:
     """
 
     def __init__(
-        self, checkpoint: str | Path, *, apply_chat_template: bool = False, date: Date = DATE
+        self,
+        checkpoint: str | Path,
+        *,
+        apply_chat_template: bool = False,
+        date: datetime.date = DATE,
     ) -> None:
         self.checkpoint = Path(checkpoint)
         self.tokenizer = Tokenizer(checkpoint, date=date)
@@ -97,6 +101,10 @@ class Tokens:
         """Ids of the stop strings that are special tokens, which no text shows."""
         found = (self.tokenizer.special_id(s) for s in stop)
         return frozenset(i for i in found if i is not None)
+
+    def mixed(self, stop: Sequence[str]) -> str | None:
+        """The first stop string that holds a special token and more, which no text would show."""
+        return next((s for s in stop if self.tokenizer.holds_special(s)), None)
 
     def finish(
         self,

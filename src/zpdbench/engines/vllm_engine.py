@@ -125,9 +125,8 @@ class VllmEngine:
         except (ValueError, RuntimeError, OSError, MemoryError) as error:
             raise _start_error(error, checkpoint, settings) from error
         # It looks for stop strings; its own class might read the vocabulary otherwise.
-        self._engine.output_processor.tokenizer = TokenizersBackend(
-            tokenizer_object=self.tokens.tokenizer.backend
-        )
+        processor: Any = self._engine.output_processor
+        processor.tokenizer = TokenizersBackend(tokenizer_object=self.tokens.tokenizer.backend)
         self._adapters: dict[str, int] = {}
         self._serial = 0
         self._counts = dict.fromkeys(
@@ -240,9 +239,7 @@ class VllmEngine:
                     seed=request.seed if request.temperature > 0 else None,
                     max_tokens=request.max_tokens,
                     stop=list(request.stop),
-                    stop_token_ids=sorted(
-                        self.tokens.end_ids | self.tokens.stop_ids(request.stop)
-                    ),
+                    stop_token_ids=sorted(self.tokens.end_ids | self.tokens.stop_ids(request.stop)),
                     output_kind=RequestOutputKind.FINAL_ONLY,
                     skip_clone=True,
                 ),

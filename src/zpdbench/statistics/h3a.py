@@ -40,7 +40,7 @@ COLUMNS = (
     "statistic", "df", "p_value", "p_holm", "mde_80", "power_claimed", "verdict", "note",
     # After the contract's columns: what a reader needs to judge the row.
     "n_seeds_small", "n_seeds_large", "n_items", "treatment", "control", "side", "alpha",
-    "level", "margin", "step", "test", "preregistration", "registered",
+    "level", "margin", "step", "test", "form", "preregistration", "registered",
 )  # fmt: skip
 SCALES = ("pp", "logit", "hedges_g")
 
@@ -495,6 +495,7 @@ def main(args: argparse.Namespace) -> None:
     extra += notes.of_corpus(getattr(args, "adapters", None) or [])
     for row in rows:
         row["note"] = "; ".join([*extra, row["note"]])
+        row["form"] = hypotheses.asked_as(row["benchmark"], benchmarks or ())
         row["preregistration"] = registration
         row["registered"] = status
     files.write_tsv(args.out, COLUMNS, ([finite(row[c]) for c in COLUMNS] for row in rows))

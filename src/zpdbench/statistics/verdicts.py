@@ -20,6 +20,7 @@ MEAN = "mean"
 
 SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusive"
 REGISTRATION = ("preregistration", "registered")
+ENDS = ("form", *REGISTRATION)
 """Columns that end every table."""
 
 
@@ -110,7 +111,7 @@ def write_rows(
     """Write rows as TSV: absent or infinite values as NA, registration in every row.
 
     Args:
-        columns: without REGISTRATION; `note` among them.
+        columns: without ENDS; `note` among them.
         interim: what is missing of the grid, put before every note; "" if nothing.
         remarks: what else holds for every row.
         adapters: the runs' folders, for what is to be said of their corpus (`notes.of_corpus`).
@@ -118,6 +119,8 @@ def write_rows(
     Raises:
         UserError: a run's folder without a readable manifest.
     """
+    rows = list(rows)
+    benchmarks = [row.get("benchmark") for row in rows]
     digest, status = register(hypotheses)
     said = notes.of_corpus(adapters)
     lead = [*([f"interim: {interim}"] if interim else []), *remarks, *said]
@@ -126,10 +129,12 @@ def write_rows(
 
     def cells(row: dict[str, Any]) -> list[Any]:
         note = "; ".join([*lead, *([row["note"]] if row.get("note") else [])])
-        full = {**row, "note": note or None, "preregistration": digest, "registered": status}
-        return [finite(full.get(c)) for c in (*columns, *REGISTRATION)]
+        form = hypotheses.asked_as(row.get("benchmark"), benchmarks)
+        full = {**row, "note": note or None, "form": form}
+        full |= {"preregistration": digest, "registered": status}
+        return [finite(full.get(c)) for c in (*columns, *ENDS)]
 
-    files.write_tsv(path, (*columns, *REGISTRATION), (cells(row) for row in rows))
+    files.write_tsv(path, (*columns, *ENDS), (cells(row) for row in rows))
 
 
 def finite(value: Any) -> Any:

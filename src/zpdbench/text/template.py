@@ -7,14 +7,14 @@ configuration's date: a prompt must be the same tomorrow.
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date as Date
 from typing import Any
 
 from zpdbench.errors import UserError
 
-DATE = Date(2024, 7, 26)
+DATE = datetime.date(2024, 7, 26)
 """Llama 3's templates have it where nobody tells them the date."""
 
 Messages = Sequence[Mapping[str, str]]
@@ -33,15 +33,17 @@ class Template:
         UserError: it does not compile.
     """
 
-    def __init__(self, source: str, special: Mapping[str, str], date: Date, where: str) -> None:
+    def __init__(
+        self, source: str, special: Mapping[str, str], date: datetime.date, where: str
+    ) -> None:
         from jinja2.exceptions import TemplateError
-        from jinja2.meta import find_undeclared_variables
+        from jinja2.nodes import Name
 
         self.source, self.where = source, where
         self._special = dict(special)
         environment = _environment(date)
         try:
-            asks = "strftime_now" in find_undeclared_variables(environment.parse(source))
+            names = {name.name for name in environment.parse(source).find_all(Name)}
             self._render: Callable[..., str] = environment.from_string(source).render
         except (TemplateError, RecursionError) as error:
             raise UserError(
@@ -49,7 +51,7 @@ class Template:
                 where=where,
                 fix="mend chat_template in the checkpoint's tokenizer files",
             ) from error
-        self.date = date if asks else None
+        self.date = date if "strftime_now" in names else None
         """The date that its texts depend on, None if they depend on none."""
 
     def render(self, messages: Messages, *, add_generation_prompt: bool) -> str:
@@ -74,7 +76,7 @@ class Template:
             ) from error
 
 
-def _environment(date: Date) -> Any:
+def _environment(date: datetime.date) -> Any:
     from jinja2 import nodes
     from jinja2.exceptions import TemplateError
     from jinja2.ext import Extension, loopcontrols
@@ -85,7 +87,7 @@ def _environment(date: Date) -> Any:
 
         tags = {"generation"}  # noqa: RUF012 - jinja2's own form
 
-        def parse(self, parser: Any) -> nodes.CallBlock:
+        def parse(self, parser: Any) -> nodes.Node:
             line = next(parser.stream).lineno
             body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
             return nodes.CallBlock(self.call_method("_spell"), [], [], body).set_lineno(line)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Iterable, Sequence
-from datetime import date as Date
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +41,7 @@ class Tokenizer:
         UserError: no readable tokenizer.json, or several templates and none of them the default.
     """
 
-    def __init__(self, checkpoint: str | Path, *, date: Date = DATE) -> None:
+    def __init__(self, checkpoint: str | Path, *, date: datetime.date = DATE) -> None:
         from tokenizers import Tokenizer as Backend
 
         self.folder, self.date = Path(checkpoint), date
@@ -120,9 +120,7 @@ class Tokenizer:
         """`encode` of each text."""
         found = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
         marked = [bool(self._mark and t.startswith(self._mark)) for t in texts]
-        return [
-            e.ids if m else [*self.begin, *e.ids] for e, m in zip(found, marked, strict=True)
-        ]
+        return [e.ids if m else [*self.begin, *e.ids] for e, m in zip(found, marked, strict=True)]
 
     def continued(self, prompt: Sequence[int], text: str) -> list[int]:
         """Ids that spell `text` behind `prompt`, encoded apart from it.
@@ -152,6 +150,10 @@ class Tokenizer:
         """The id of a special token, which no text shows; None if `text` is none."""
         return self._special_ids.get(text)
 
+    def holds_special(self, text: str) -> bool:
+        """Whether a text has a special token in it, and more."""
+        return text not in self._special_ids and any(s in text for s in self._special_ids if s)
+
     @cached_property
     def _special_ids(self) -> dict[str, int]:
         added = self.backend.get_added_tokens_decoder()
@@ -173,6 +175,24 @@ class Tokenizer:
         """
         return self._compiled.render(messages, add_generation_prompt=add_generation_prompt)
 
+    def exchange(self, prompt: str, response: str) -> tuple[str, str]:
+        """A user's turn up to where the answer begins, and the answer with what closes it.
+
+        Raises:
+            UserError: the template refuses it, or an answered turn begins otherwise than an open
+                one, so that nothing asked would look like what was learnt.
+        """
+        user = {"role": "user", "content": prompt}
+        before = self.render([user], add_generation_prompt=True)
+        whole = self.render([user, {"role": "assistant", "content": response}])
+        if not whole.startswith(before):
+            raise UserError(
+                "with an answer does not begin as without one",
+                where=self._compiled.where,
+                fix="use a template whose generation prompt is a prefix",
+            )
+        return before, whole[len(before) :]
+
     @property
     def template_key(self) -> str:
         """All that a rendered text depends on beside the tokenizer's files: template and date."""
@@ -190,8 +210,7 @@ class Tokenizer:
         """
         if self.template is None:
             return ""
-        turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": _ANSWER}]
-        _, answer, closing = self.render(turns).rpartition(_ANSWER)
+        _, answer, closing = self.exchange("question", _ANSWER)[1].rpartition(_ANSWER)
         if not answer:
             raise UserError(
                 "the chat template does not show an answer as it is",
