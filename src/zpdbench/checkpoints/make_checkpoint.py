@@ -35,7 +35,14 @@ def main(args: argparse.Namespace) -> None:
             fix="name one of the configuration's models",
         )
     chats = [name for name in settings.benchmarks if settings.form(name) != PLAIN]
-    make(args.model, spec, Path(args.out), threads=args.threads, hub=settings.hub, chats=chats)
+    made = make(
+        args.model, spec, Path(args.out), threads=args.threads, hub=settings.hub, chats=chats
+    )
+    if made["chat_template"] and (plain := [b for b in settings.benchmarks if b not in chats]):
+        print(
+            f"{args.model} is trained in its chat template and asked {', '.join(plain)} without it "
+            "(docs/benchmarks.md, Three forms)"
+        )
 
 
 def make(
