@@ -134,6 +134,12 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "quantised weights": (_quantised_weights, "is I8: the weights are quantised"),
     "a stale file beside shards": (_shards_with_a_stale_whole, "no part of the model"),
     "an adapter beside": (lambda f: _beside(f, "adapter_model.safetensors"), "no part of the"),
+    "an adapter's configuration": (
+        lambda f: (f / "adapter_config.json").write_text("{}"),
+        "adapter_config.json is no part of the model",
+    ),
+    "no tensors": (lambda f: save_file({}, f / "model.safetensors"), "weights of 0 layers"),
+    "an index of nothing": (lambda f: _index(f, {}), "no readable index"),
     "another layout beside": (lambda f: _beside(f, "consolidated.safetensors"), "no part of the"),
     "an index that leads out": (
         lambda f: _index(f, {"a": "../whole/model.safetensors"}),

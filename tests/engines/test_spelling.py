@@ -27,6 +27,14 @@ OWN = [
 Script = dict[tuple[int, ...], list[int]]
 
 
+@pytest.fixture(params=[8, pytest.param(164, marks=pytest.mark.slow)])
+def docs(request: pytest.FixtureRequest, data_dir: Path) -> list[dict[str, Any]]:
+    """HumanEval's problems, the shortest solutions first."""
+    with gzip.open(data_dir / "humaneval/HumanEval.jsonl.gz", "rt", encoding="utf-8") as lines:
+        found = sorted(map(json.loads, lines), key=lambda d: len(d["canonical_solution"]))
+    return found[: request.param]
+
+
 @pytest.fixture(scope="module", params=kinds.KINDS)
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random model of one layer that embeds the kind's tokens."""
@@ -49,13 +57,10 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     return folder
 
 
-def _asked(tokens: Tokens, data_dir: Path | None) -> list[tuple[Request, list[int], str]]:
+def _asked(tokens: Tokens, docs: list[dict[str, Any]]) -> list[tuple[Request, list[int], str]]:
     """(request, the ids that are to be generated, the text that is right)."""
     texts = list(OWN)
-    if data_dir is not None:
-        with gzip.open(data_dir / "humaneval/HumanEval.jsonl.gz", "rt", encoding="utf-8") as lines:
-            docs = [json.loads(line) for line in lines]
-        texts += [(d["prompt"], d["canonical_solution"], ("\nclass", "\ndef")) for d in docs]
+    texts += [(d["prompt"], d["canonical_solution"], ("\nclass", "\ndef")) for d in docs]
     asked = []
     for prompt, text, stop in texts:
         ids = tokens.encode(prompt)
@@ -87,11 +92,13 @@ def _check(asked: list[tuple[Request, list[int], str]], answers: dict[int, Answe
         assert answer.finish_reason == "stop" or not ended
 
 
-def test_transformers(checkpoint: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transformers(
+    checkpoint: Path, docs: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from zpdbench.engines import transformers_engine
 
     engine: Any = open_engine("transformers", checkpoint, Settings())
-    asked = _asked(engine.tokens, data_dir)
+    asked = _asked(engine.tokens, docs)
     left: Script = {request.prompt: list(made) for request, made, _ in asked}
     monkeypatch.setattr(
         transformers_engine, "_choose", lambda logits, request, _: left[request.prompt].pop(0)
@@ -101,14 +108,16 @@ def test_transformers(checkpoint: Path, data_dir: Path, monkeypatch: pytest.Monk
     assert any(left.values())
 
 
-def test_vllm(checkpoint: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vllm(
+    checkpoint: Path, docs: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("vllm")
     from zpdbench.engines.forced import KEY
 
     engine: Any = open_engine(
         "vllm", checkpoint, Settings(max_model_len=2048, options={"lora": False})
     )
-    asked = _asked(engine.tokens, data_dir)
+    asked = _asked(engine.tokens, docs)
     made = {request.prompt: ids for request, ids, _ in asked}
     own: dict[tuple[int, ...], str] = {}
     parts, answer = engine._parts, engine._answer
@@ -133,7 +142,7 @@ def test_vllm(checkpoint: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("ids", [True, False])
 def test_openai(
-    checkpoint: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, ids: bool
+    checkpoint: Path, docs: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, ids: bool
 ) -> None:
     """A server that sends ids, as vLLM's does, and one that sends its text, taken as it is."""
     from zpdbench.engines import openai_engine
@@ -143,7 +152,7 @@ def test_openai(
     served = openai_engine._Served("m", None, "")
     monkeypatch.setattr(openai_engine, "_base_model", lambda *_: served)
     engine: Any = open_engine("openai", checkpoint, Settings(base_url="http://localhost/v1"))
-    asked = _asked(engine.tokens, data_dir)
+    asked = _asked(engine.tokens, docs)
     made = {r.prompt: m for r, m, _ in asked}
     right = {r.prompt: t for r, _, t in asked}
     sent: list[dict[str, Any]] = []

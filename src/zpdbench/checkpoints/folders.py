@@ -163,7 +163,8 @@ def _read_weights(folder: Path) -> dict[str, Any]:
     if index.exists():
         try:
             listed = dict(json.loads(index.read_text("utf-8"))["weight_map"])
-            if any(Path(n).name != n or not n.endswith(".safetensors") for n in listed.values()):
+            named = list(listed.values())
+            if not named or any(Path(n).name != n or not n.endswith(".safetensors") for n in named):
                 raise ValueError
         except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
             raise UserError(
@@ -195,7 +196,9 @@ def _read_weights(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"names {lost[0]}, which is not in its file", where=str(index), fix="get both again"
         )
-    if beside := sorted(p.name for p in folder.glob("*.safetensors") if p.name not in names):
+    # transformers reads an adapter's configuration wherever it lies, and applies it.
+    foreign = [*folder.glob("*.safetensors"), *folder.glob("adapter_config.json")]
+    if beside := sorted(p.name for p in foreign if p.name not in names):
         raise UserError(
             f"{beside[0]} is no part of the model, whose weights are {names[0]}"
             + (" and its index's" if listed else "")
@@ -212,6 +215,7 @@ def _check_weights(folder: Path, config: dict[str, Any], tensors: dict[str, Any]
     Raises:
         UserError: quantised, of another model, or under names that nothing looks for.
     """
+    plain = config["model_type"] in _PLAIN
     for name, value in sorted(tensors.items()):
         if name.endswith(("weight", "qweight", "weight_packed")) and value["dtype"] not in _FLOATS:
             raise UserError(
@@ -219,7 +223,6 @@ def _check_weights(folder: Path, config: dict[str, Any], tensors: dict[str, Any]
                 where=str(folder),
                 fix="give the model as it was before it was quantised",
             )
-        plain = config["model_type"] in _PLAIN
         known = name.startswith("model.") or name.startswith("lm_head.")
         if name.startswith(_WRAPPERS) or (plain and not known):
             raise UserError(
@@ -228,8 +231,8 @@ def _check_weights(folder: Path, config: dict[str, Any], tensors: dict[str, Any]
                 fix="save the model again without what wraps it (save_pretrained)",
             )
     if plain:
-        layers = {int(n.split(".")[2]) for n in tensors if n.startswith("model.layers.")}
-        if layers != set(range(config["num_hidden_layers"])):
+        layers = {n.split(".")[2] for n in tensors if n.startswith("model.layers.")}
+        if layers != set(map(str, range(config["num_hidden_layers"]))):
             raise UserError(
                 f"has the weights of {len(layers)} layers, config.json says "
                 f"{config['num_hidden_layers']}",
