@@ -172,7 +172,9 @@ def main() -> int:
         entry = recorded.setdefault(name, {})
         for shots in (0,) if name == "humaneval" else (0, 5):
             entry[f"{shots}-shot"] = digest(requests(task, shots, chat=False, multiturn=False))
-            entry[f"{shots}-shot chat"] = digest(requests(task, shots, chat=True, multiturn=True))
+            for form, multiturn in (("chat", True), ("chat-one-turn", False)):
+                sent = requests(task, shots, chat=True, multiturn=multiturn)
+                entry[f"{shots}-shot {form}"] = digest(sent)
     args.out.write_text(json.dumps(recorded, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return 0
 

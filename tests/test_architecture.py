@@ -12,7 +12,7 @@ from pathlib import Path
 LAYERS: list[set[str]] = [
     {"errors", "__init__"},
     {"arithmetic", "files", "progress", "startup", "hypotheses", "texts"},
-    {"grid", "revisions", "devices", "places"},
+    {"grid", "revisions", "devices", "places", "text"},
     # Benchmarks are data: a study asks them where on the hub they are.
     {"benchmarks"},
     {"study"},

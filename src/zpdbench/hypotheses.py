@@ -5,7 +5,7 @@ Only pydantic is imported, so that the study model below the libraries can use t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -237,6 +237,7 @@ class Hypotheses(_Section):
     )
     _grid: dict[str, list[str]] = PrivateAttr(default_factory=dict)
     _design: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _forms: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -263,6 +264,7 @@ class Hypotheses(_Section):
         benchmarks: Sequence[str] | None = None,
         parameters: Mapping[str, float] | None = None,
         design: Mapping[str, Any] | None = None,
+        forms: Mapping[str, str] | None = None,
     ) -> Hypotheses:
         """These hypotheses with what they leave to the study filled in, for a stable digest.
 
@@ -270,6 +272,7 @@ class Hypotheses(_Section):
             models, conditions, benchmarks: names of the study's; None: not known.
             parameters: model -> number of parameters, where the models say it.
             design: what decides which runs there are and what they are asked (`Study.design`).
+            forms: benchmark -> how it is asked; tables say it, the digest does not have it.
         """
         h3a, r1, rq1 = self.h3a, self.r1, self.rq1
         ablations, ladder = self.ablations, self.ladder
@@ -298,7 +301,18 @@ class Hypotheses(_Section):
             if names
         }
         resolved._design = dict(design or {})
+        resolved._forms = dict(forms or {})
         return resolved
+
+    def asked_as(self, benchmark: str | None, among: Iterable[str | None] = ()) -> str | None:
+        """The form that a benchmark is asked in; of a row that is none's, those of `among`.
+
+        None where the configuration does not say it.
+        """
+        if benchmark in self._forms:
+            return self._forms[benchmark]
+        found = {self._forms[b] for b in among if b in self._forms} or {*self._forms.values()}
+        return "+".join(sorted(found)) or None
 
     def unknown_name(
         self, models: Collection[str], conditions: Collection[str], benchmarks: Collection[str]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from zpdbench.errors import UserError
 from zpdbench.hub import fetch
 from zpdbench.hub.fetch import Repository
 from zpdbench.study import EmbeddedModel, GgufModel, LocalModel, Study
+from zpdbench.text.form import PLAIN
 
 READ_AT_START = 64 << 20
 """Corpus files larger than this (bytes) are read by their job alone: that takes too long here."""
@@ -93,7 +94,8 @@ def check_machine(study: Study) -> None:
                 fix="make venv",
             )
         if isinstance(model, LocalModel):
-            _check_local(name, model)
+            chats = [b for b in study.benchmarks if study.form(b) != PLAIN]
+            _check_local(name, model, chats)
         _check_cache(study, name)
     for name, own in study.corpus.sources.items():
         if own.path is None or own.repo is not None:
@@ -114,8 +116,12 @@ def check_machine(study: Study) -> None:
     _check_writable(files.cache_folder())
 
 
-def _check_local(name: str, model: LocalModel) -> None:
-    """Check that a local model is a whole folder, or a GGUF file that can be converted."""
+def _check_local(name: str, model: LocalModel, chats: Sequence[str]) -> None:
+    """Check that a local model is a whole folder, or a GGUF file that can be converted.
+
+    Args:
+        chats: the benchmarks that are asked in its chat template.
+    """
     path = Path(model.path).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
@@ -133,6 +139,7 @@ def _check_local(name: str, model: LocalModel) -> None:
         )
     else:
         folders.check(path)
+        folders.check_template(path, chats)
 
 
 def check_trained(study: Study, models: Iterable[str]) -> None:

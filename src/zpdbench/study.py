@@ -6,6 +6,7 @@ condenses the keys that one rule's output depends on, so that a change re-runs j
 
 from __future__ import annotations
 
+import datetime
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from pydantic import (
 from zpdbench import devices, files, grid, places, revisions
 from zpdbench.errors import UserError
 from zpdbench.hypotheses import Hypotheses
+from zpdbench.text import form
+from zpdbench.text.template import DATE
 
 Name = Annotated[str, Field(pattern=rf"^{grid.NAME}$", max_length=64)]
 Positive = Annotated[int, Field(gt=0)]
@@ -323,6 +326,12 @@ class Benchmark(Section):
     tasks: Annotated[list[str] | None, Field(description="only these tasks or subjects")] = None
     num_fewshot: Annotated[int | None, Field(ge=0, description="the harness's if not said")] = None
     max_tokens: Annotated[int | None, Field(gt=0, description="the harness's if not said")] = None
+    apply_chat_template: Annotated[bool | None, Field(description="else as generations says")] = (
+        None
+    )
+    fewshot_as_multiturn: Annotated[bool | None, Field(description="else as generations says")] = (
+        None
+    )
     samples: Annotated[Positive, Field(description="answers an item")] = 1
     temperature: Annotated[float, Field(ge=0, description="0: greedy")] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1, description="nucleus to draw from")] = 1.0
@@ -367,8 +376,12 @@ class Generations(Section):
         list[Literal["model", "condition", "seed"]], Field(description="what shares an engine")
     ] = ["model"]
     apply_chat_template: Annotated[
-        bool, Field(description="the model's; few-shot examples become turns")
+        bool, Field(description="ask by the model's; else the harness's plain form")
     ] = False
+    fewshot_as_multiturn: Annotated[
+        bool,
+        Field(description="under it, few-shot examples are turns; else one turn holds them all"),
+    ] = True
     dtype: Annotated[
         Literal["float32", "bfloat16", "auto"],
         Field(description="of weights and activations; auto: as training.precision"),
@@ -533,6 +546,9 @@ class Study(Section):
     generations: Generations = Generations()
     sandbox: Sandbox = Sandbox()
     hypotheses: Hypotheses
+    template_date: Annotated[
+        datetime.date, Field(description="what a chat template takes for today")
+    ] = DATE
     images: Images = Images()
     hub: Hub = Hub()
 
@@ -748,6 +764,19 @@ class Study(Section):
 
     # -- what depends on what -------------------------------------------------------------------
 
+    def form(self, benchmark: str) -> str:
+        """How a benchmark is asked: `plain`, `chat` or `chat-one-turn`."""
+        own, all_ = self.benchmarks[benchmark], self.generations
+
+        def said(key: str) -> bool:
+            given = getattr(own, key)
+            return bool(getattr(all_, key) if given is None else given)
+
+        return form.name(
+            apply_chat_template=said("apply_chat_template"),
+            fewshot_as_multiturn=said("fewshot_as_multiturn"),
+        )
+
     def digest(self, rule: str, wildcards: Any = None) -> str:
         """Digest (hex) of just those keys that a rule's output depends on.
 
@@ -802,13 +831,23 @@ def _training_keys(study: Study, wildcards: Any) -> Any:
         study.dump("conditions", wildcards.condition),
         study.computes,
     ]
+    keys += _date_keys(study)
     return keys if study.corpus.difficulty == "reference" else [*keys, study.corpus.difficulty]
+
+
+def _date_keys(study: Study) -> list[Any]:
+    """The date that a template may ask for, if it is said: a new key is no reason to do anew."""
+    return [] if study.template_date == DATE else [study.template_date.isoformat()]
 
 
 def _benchmarks_keys(study: Study) -> Any:
     """The benchmarks' sections less hashes: of one commit there is one content."""
+    forms = ("apply_chat_template", "fewshot_as_multiturn")
     return {
-        name: b.model_dump(mode="json", exclude={"files", "items_digest"})
+        name: b.model_dump(
+            mode="json",
+            exclude={"files", "items_digest", *(f for f in forms if getattr(b, f) is None)},
+        )
         for name, b in sorted(study.benchmarks.items())
     }
 
@@ -819,7 +858,11 @@ def _chunk_keys(study: Study, wildcards: Any) -> Any:
     generations = study.generations.model_dump(mode="json", exclude=_HOW_ASKED)
     if study.generations.engine == "openai":
         generations["served"] = study.generations.endpoint(wildcards.model)[1]
-    answers = [[list(r) for r in members], benchmarks, generations, study.served_steps]
+    if study.generations.fewshot_as_multiturn:
+        del generations["fewshot_as_multiturn"]
+    answers = [
+        [list(r) for r in members], benchmarks, generations, study.served_steps, *_date_keys(study)
+    ]  # fmt: skip
     # A server computes as it was started.
     return answers if study.generations.engine == "openai" else [*answers, study.computes]
 
@@ -856,7 +899,7 @@ _DEPENDS = {
     "make_items": lambda s, w: [
         _benchmarks_keys(s)[w.benchmark],
         s.benchmarks[w.benchmark].items_digest,
-        s.generations.apply_chat_template,
+        s.form(w.benchmark),
     ],
     "train_adapter": _training_keys,
     "generate_chunk": _chunk_keys,

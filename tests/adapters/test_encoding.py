@@ -107,12 +107,15 @@ def test_bad_tokenizers(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="eos_token"):
         encoding.Encoder(folder)
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    (folder / "chat_template.jinja").write_text("{% for %}")
-    with pytest.raises(UserError, match="does not compile"):
-        encoding.Encoder(folder).renderer()
-    (folder / "chat_template.jinja").write_text("{{ messages | length }}")
-    with pytest.raises(UserError, match="does not begin"):
-        encoding.Encoder(folder).encode(["a"], ["b"], 32)
+    for template, message in (
+        ("{% for %}", "does not compile"),
+        ("{{ messages | length }}", "does not begin"),
+        ("{{ messages[0].content }}{% if messages[1] %}!{% endif %}", "does not show an answer"),
+        ("{{ messages.none.there }}", "refuses the messages"),
+    ):
+        (folder / "chat_template.jinja").write_text(template)
+        with pytest.raises(UserError, match=message):
+            encoding.Encoder(folder)
     (folder / "tokenizer.json").write_text("{")
     with pytest.raises(UserError, match=r"no readable tokenizer\.json"):
         encoding.Encoder(folder)

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from zpdbench.adapters.optimiser import AdamW, schedule
+from zpdbench.adapters.optimiser import AdamW, ShardedAdamW, schedule
+from zpdbench.adapters.parallel import Group
 
 
 def test_adamw_is_torch_s() -> None:
@@ -28,6 +32,30 @@ def test_adamw_is_torch_s() -> None:
         for parameter, other in zip(ours, theirs, strict=True):
             torch.testing.assert_close(parameter, other, rtol=1e-5, atol=1e-6)
             assert parameter.grad is not None and not parameter.grad.any()
+
+
+@pytest.mark.parametrize(
+    "size", [1, 82_000, 1_000_003, 10_000_000, pytest.param(134_515_008, marks=pytest.mark.slow)]
+)
+def test_the_norm_is_float64_s_however_many_values(size: int) -> None:
+    gradient = torch.randn(size, generator=torch.Generator().manual_seed(size)) * 1e-3
+    squares = sum(float(part.double().square().sum()) for part in gradient.split(1 << 22))
+    exact = pytest.approx(math.sqrt(squares), rel=1e-6)
+    flat = AdamW([torch.nn.Parameter(torch.zeros(size))], weight_decay=0, max_grad_norm=1.0)
+    flat.gradients.copy_(gradient)
+    assert flat.step(0.0) == exact
+    del flat
+
+    # The sharded one has a tensor a parameter; both clip alike.
+    def local(values: torch.Tensor) -> SimpleNamespace:
+        return SimpleNamespace(to_local=lambda: values)
+
+    halves = gradient.tensor_split(2)
+    parts = [SimpleNamespace(to_local=lambda h=h: torch.zeros_like(h)) for h in halves]
+    for part, half in zip(parts, halves, strict=True):
+        part.grad = local(half)
+    sharded = ShardedAdamW(parts, weight_decay=0, max_grad_norm=1.0, group=Group())
+    assert sharded.step(0.0) == exact
 
 
 def test_schedule_is_transformers_s() -> None:

@@ -34,12 +34,17 @@ def _docs(data_dir: Path, task: str, split: str) -> list[dict[str, Any]]:
     return loaders.load_file(definition, path, task)[task]
 
 
-def _requests(data_dir: Path, harness_task: str, shots: int, *, chat: bool) -> list[Any]:
+def _requests(data_dir: Path, harness_task: str, variant: str) -> list[Any]:
+    """What is sent in a variant such as `5-shot chat-one-turn`; plain without a form."""
+    count, _, form = variant.partition("-shot")
+    shots, chat = int(count), bool(form)
     task = harness_task.removeprefix("mmlu_")
     definition, _ = find(task)
     pool = {task: _docs(data_dir, task, definition.fewshot_split)} if shots else {}
     docs = {task: _docs(data_dir, task, "test")}
-    made = items.make_items(definition, docs, pool, num_fewshot=shots, chat=chat)
+    made = items.make_items(
+        definition, docs, pool, num_fewshot=shots, chat=chat, multiturn=form != " chat-one-turn"
+    )
     sent: dict[str, Any] = {}
     if definition.kind == "generate":
         sent = {"until": definition.stop}
@@ -58,8 +63,7 @@ def _requests(data_dir: Path, harness_task: str, shots: int, *, chat: bool) -> l
 @pytest.mark.parametrize("task", FAST)
 def test_prompts_equal_the_harness(task: str, data_dir: Path) -> None:
     for variant, expected in RECORDED[task].items():
-        shots, chat = int(variant.split("-")[0]), variant.endswith("chat")
-        assert _digest(_requests(data_dir, task, shots, chat=chat)) == expected, variant
+        assert _digest(_requests(data_dir, task, variant)) == expected, variant
 
 
 @pytest.mark.slow
@@ -68,6 +72,5 @@ def test_all_57_subjects_equal_the_harness(data_dir: Path) -> None:
     assert len(subjects) == 57
     for task in subjects:
         for variant, expected in RECORDED[task].items():
-            shots, chat = int(variant.split("-")[0]), variant.endswith("chat")
-            got = _digest(_requests(data_dir, task, shots, chat=chat))
+            got = _digest(_requests(data_dir, task, variant))
             assert got == expected, (task, variant)

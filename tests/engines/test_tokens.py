@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,8 @@ def test_context_and_choice_together_are_the_whole_text(tokens: Tokens) -> None:
 
 def test_white_space_at_the_end_goes_to_the_choice(tokens: Tokens) -> None:
     context, choices = tokens.encode_choices("Answer: \n", ["A"])
-    assert tokens.decode(context) == "Answer:"
-    assert tokens.decode(choices[0]) == " \nA"
+    assert tokens.tokenizer.decode(context) == "Answer:"
+    assert tokens.tokenizer.decode(choices[0]) == " \nA"
 
 
 def test_chat_template_is_applied_to_messages(models: dict[str, Model]) -> None:
@@ -49,20 +50,31 @@ CHAT = [
 ]
 
 
-def test_a_refused_system_message_is_left_out(models: dict[str, Model]) -> None:
+def _with_template(models: dict[str, Model], folder: Path, template: str) -> Tokens:
+    shutil.copytree(models["llama"].checkpoint, folder)
+    (folder / "chat_template.jinja").write_text(template, "utf-8")
+    return Tokens(folder, apply_chat_template=True)
+
+
+def test_a_refused_system_message_is_left_out(models: dict[str, Model], tmp_path: Path) -> None:
     """As the harness does; Gemma's and the first Mistral's templates have none."""
-    tokens = Tokens(models["llama"].checkpoint, apply_chat_template=True)
-    tokens.tokenizer.chat_template = (
+    template = (
         "{% for m in messages %}{% if m.role == 'system' %}"
         "{{ raise_exception('System role not supported') }}{% endif %}"
         "<{{ m.role }}>{{ m.content }}{% endfor %}"
     )
+    tokens = _with_template(models, tmp_path / "m", template)
     assert tokens.render("About maps.\n\n1", CHAT) == "<user>1"
 
 
-def test_a_template_that_refuses_everything_is_one_clear_line(models: dict[str, Model]) -> None:
-    tokens = Tokens(models["llama"].checkpoint, apply_chat_template=True)
-    tokens.tokenizer.chat_template = "{{ raise_exception('not\\nthis') }}"
+def test_a_template_that_refuses_what_is_left_is_one_clear_line(
+    models: dict[str, Model], tmp_path: Path
+) -> None:
+    template = (
+        "{% for m in messages %}{% if m.content == '1' %}{{ raise_exception('not\\nthis') }}"
+        "{% endif %}{{ m.content }}{{ eos_token }}{% endfor %}"
+    )
+    tokens = _with_template(models, tmp_path / "m", template)
     with pytest.raises(UserError, match="refuses the messages") as caught:
         tokens.render("About maps.\n\n1", CHAT)
     assert "\n" not in str(caught.value)
@@ -84,26 +96,36 @@ def test_without_chat_template_the_prompt_is_sent_as_it_is(tokens: Tokens) -> No
 def test_text_ends_before_the_first_stop_string(
     tokens: Tokens, stop: list[str], expected: str, reason: str
 ) -> None:
-    text, _, why = tokens.finish(tokens.encode("The quick brown fox"), stop, 99)
+    text, _, why = tokens.finish([], tokens.encode("The quick brown fox"), stop, 99)
     assert (text, why) == (expected, reason)
 
 
 def test_text_ends_at_the_limit(tokens: Tokens) -> None:
     ids = tokens.encode("The quick brown fox")
-    text, kept, why = tokens.finish(ids, [], 2)
+    text, kept, why = tokens.finish([], ids, [], 2)
     assert (kept, why) == (tuple(ids[:2]), "length")
-    assert text == tokens.decode(ids[:2])
+    assert text == tokens.tokenizer.decode(ids[:2])
 
 
 def test_text_ends_at_the_end_token(tokens: Tokens) -> None:
-    end = tokens.tokenizer.eos_token_id
-    ids = [*tokens.encode("The dog"), end, *tokens.encode("!")]
-    assert tokens.finish(ids, [], 99) == ("The dog", tuple(tokens.encode("The dog")), "stop")
+    (end,) = tokens.end_ids
+    the_dog = tokens.encode("The dog")
+    ids = [*the_dog, end, *tokens.encode("!")]
+    assert tokens.finish([], ids, [], 99) == ("The dog", tuple(the_dog), "stop")
+
+
+def test_a_stop_string_that_is_a_special_token_ends_the_text(tokens: Tokens) -> None:
+    """No text shows it: the harness's `</s>` and `<|im_end|>` of GSM8K, where they are special."""
+    ids = [*tokens.encode("The dog"), *tokens.encode("<|im_start|>"), *tokens.encode("jumps")]
+    assert tokens.finish([], ids, [], 99)[0] == "The dogjumps"
+    stop = ["Question:", "</s>", "<|im_start|>"]
+    assert tokens.finish([], ids, stop, 99) == ("The dog", tuple(tokens.encode("The dog")), "stop")
+    assert tokens.stop_ids(stop) == set(tokens.encode("<|im_start|>"))
 
 
 def test_a_damaged_tokenizer_is_one_clear_line(tmp_path: Path, models: dict[str, Model]) -> None:
     for name in ("config.json", "tokenizer_config.json"):
         (tmp_path / name).write_text((models["qwen2"].checkpoint / name).read_text("utf-8"))
     (tmp_path / "tokenizer.json").write_text('{"version": "1.0", "model"')
-    with pytest.raises(UserError, match="no readable tokenizer"):
+    with pytest.raises(UserError, match=r"no readable tokenizer\.json"):
         Tokens(tmp_path)

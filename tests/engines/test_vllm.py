@@ -84,7 +84,9 @@ def reference(model: Model, tokens: Any, requests: list[tuple[int, Request]]) ->
                         do_sample=False,
                         max_new_tokens=request.max_tokens,
                     )[0, len(request.prompt) :].tolist()
-                    answers[tag] = Answer(*tokens.finish(made, request.stop, request.max_tokens))
+                    answers[tag] = Answer(
+                        *tokens.finish(request.prompt, made, request.stop, request.max_tokens)
+                    )
     return answers
 
 

@@ -1,34 +1,30 @@
 """Examples as token sequences: template, tokens, labels, and the limit on length.
 
-Reads a checkpoint's tokenizer.json with the `tokenizers` library and renders its chat template with
-jinja2 as transformers does, because importing transformers for it takes six seconds a run.
+Text becomes tokens as in evaluation, by `zpdbench.text`, without transformers: importing it takes
+six seconds a run.
 """
 
 from __future__ import annotations
 
-import json
+import datetime
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zpdbench import files
 from zpdbench.errors import UserError
+from zpdbench.text.template import DATE
+from zpdbench.text.tokenizer import Tokenizer
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
-FORMAT = 1
+FORMAT = 2
 """Raised when encoded tokens change for equal input; part of the cache's key."""
 
 PLAIN_TEMPLATE = "### Instruction:\n{prompt}\n\n### Response:\n"
 """For models without a chat template."""
-
-_SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token")
 
 
 @dataclass(frozen=True)
@@ -67,99 +63,52 @@ class Tokens:
 
 
 class Encoder:
-    """A checkpoint's tokenizer and template."""
+    """How a checkpoint's examples become tokens.
 
-    def __init__(self, checkpoint: str | Path) -> None:
-        """
-        Raises:
-            UserError: there is no tokenizer.json, or it is unreadable, or no end token is named.
-        """
-        from tokenizers import Tokenizer
+    Args:
+        checkpoint: folder in Hugging Face's layout.
+        date: what its chat template takes for today.
 
-        self.folder = Path(checkpoint)
-        path = self.folder / "tokenizer.json"
-        try:
-            self.tokenizer: Tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:
-            raise UserError(
-                f"no readable tokenizer.json ({error})",
-                where=str(path),
-                fix="save the model's fast tokenizer into the checkpoint folder",
-            ) from error
-        self.tokenizer.no_padding()
-        self.tokenizer.no_truncation()
-        config = self._json("tokenizer_config.json")
-        special = {**self._json("special_tokens_map.json"), **config}
-        self.special: dict[str, str] = {}
-        for name in _SPECIAL:
-            value = special.get(name)
-            value = value.get("content") if isinstance(value, dict) else value
-            if value:
-                self.special[name] = value
-        end = self.special.get("eos_token")
-        found = self.tokenizer.token_to_id(end) if end else None
-        if found is None:
+    Attributes:
+        tokenizer: tokenizer.json as it is.
+        end: the token that ends an answer, as it is learnt: the turn's end under the chat template,
+            `eos_token` where that has none.
+
+    Raises:
+        UserError: no readable tokenizer.json, or no end token is named.
+    """
+
+    def __init__(self, checkpoint: str | Path, *, date: datetime.date = DATE) -> None:
+        self.text = Tokenizer(checkpoint, date=date)
+        self.tokenizer, self.template = self.text.backend, self.text.template
+        eos = self.text.special.get("eos_token")
+        ends = {t: self.tokenizer.token_to_id(t) for t in (self.text.turn_end, eos) if t}
+        self._ends = {text: token for text, token in ends.items() if token is not None}
+        if eos not in self._ends:
             raise UserError(
                 "names no eos_token that the tokenizer has",
-                where=str(self.folder / "tokenizer_config.json"),
+                where=str(self.text.folder / "tokenizer_config.json"),
                 fix="a model must have an end token to be fine-tuned",
             )
-        self.end: int = found
-        self.template = self._template(config)
-
-    def _json(self, name: str) -> dict[str, Any]:
-        path = self.folder / name
-        try:
-            return json.loads(path.read_text("utf-8")) if path.exists() else {}
-        except ValueError as error:
-            raise UserError(
-                "is no JSON", where=str(path), fix="make the checkpoint again"
-            ) from error
-
-    def _template(self, config: dict[str, Any]) -> str | None:
-        path = self.folder / "chat_template.jinja"
-        if path.exists():
-            return path.read_text("utf-8")
-        template = config.get("chat_template")
-        if isinstance(template, list):
-            named = {t["name"]: t["template"] for t in template}
-            template = named.get("default")
-        return template
+        self.end: int = next(iter(self._ends.values()))
 
     @property
     def digest(self) -> str:
         """Digest of all that decides how a text is encoded."""
-        return files.digest(
-            [
-                FORMAT,
-                files.sha256_file(self.folder / "tokenizer.json"),
-                self.template or PLAIN_TEMPLATE,
-                self.special,
-            ]
-        )
+        return files.digest([FORMAT, PLAIN_TEMPLATE, self.text.digest])
 
     def ends_early(self, response: str) -> bool:
-        """Whether a response's own text holds the end token, so that it is cut there."""
-        return self.special["eos_token"] in response
+        """Whether a response's own text holds an end token, so that it is cut there."""
+        return any(text in response for text in self._ends)
 
     def renderer(self) -> Callable[[str, str], tuple[str, str]]:
         """A function (prompt, response) -> (text before the response, response and its end)."""
         if self.template is None:
             return lambda prompt, response: (PLAIN_TEMPLATE.format(prompt=prompt), response)
-        render = _compile(self.template)
 
         def chat(prompt: str, response: str) -> tuple[str, str]:
-            user = {"role": "user", "content": prompt}
-            answer = {"role": "assistant", "content": response}
-            before = render(messages=[user], add_generation_prompt=True, **self.special)
-            whole = render(messages=[user, answer], add_generation_prompt=False, **self.special)
-            if not whole.startswith(before):
-                raise UserError(
-                    "with an answer does not begin as without one",
-                    where=f"chat template of {self.folder}",
-                    fix="use a template whose generation prompt is a prefix",
-                )
-            return before, whole[len(before) :]
+            before, answered = self.text.exchange(prompt, response)
+            return before, answered.removesuffix(self._loose)
 
         return chat
 
@@ -172,7 +121,6 @@ class Encoder:
         token stays; one whose response alone leaves no room for it is marked as not fitting.
         """
         render = self.renderer()
-        plain = self.template is None
         ids: list[NDArray[np.int32]] = []
         starts: list[int] = []
         cuts: list[int] = []
@@ -184,14 +132,14 @@ class Encoder:
                     prompts[first : first + batch], responses[first : first + batch], strict=True
                 )
             ]
-            before = self._encode([t[0] for t in texts], plain)
-            whole = self._encode([t[0] + t[1] for t in texts], plain)
+            before = self.text.encode_batch([t[0] for t in texts])
+            whole = self.text.encode_batch([t[0] + t[1] for t in texts])
             for text, head, full in zip(texts, before, whole, strict=True):
                 tail = full[len(head) :]
                 if full[: len(head)] != head:
                     # A merge reaches across the prompt's end; generation never sees it, so the
                     # two parts are encoded apart.
-                    tail = self.tokenizer.encode(text[1], add_special_tokens=False).ids
+                    tail = self.text.continued(head, text[1])
                 tail = self._ended(tail)
                 cut = max(len(head) + len(tail) - max_tokens, 0)
                 fit = cut < len(head)
@@ -211,15 +159,16 @@ class Encoder:
             fits=np.array(fits, dtype=np.bool_),
         )
 
-    def _encode(self, texts: list[str], special: bool) -> list[list[int]]:
-        found = self.tokenizer.encode_batch_fast(texts, add_special_tokens=special)
-        return [e.ids for e in found]
+    @property
+    def _loose(self) -> str:
+        """What the template puts behind an answer, where no special token is in it: not learnt."""
+        closing = self.text.closing
+        return "" if any(text in closing for text in self._ends) else closing
 
     def _ended(self, tail: list[int]) -> list[int]:
-        """`tail` up to its first end-of-turn token; one is put there if it has none."""
-        if self.end in tail:
-            return tail[: tail.index(self.end) + 1]
-        return [*tail, self.end]
+        """`tail` up to its first end token; one is put there if it has none."""
+        at = next((i for i, token in enumerate(tail) if token in self._ends.values()), None)
+        return [*tail, self.end] if at is None else tail[: at + 1]
 
 
 def load_or_encode(
@@ -244,29 +193,3 @@ def load_or_encode(
     except (OSError, ValueError):
         shutil.rmtree(folder, ignore_errors=True)
         return encoder.encode(prompts, responses, max_tokens)
-
-
-def _compile(template: str) -> Callable[..., str]:
-    """A chat template as transformers compiles it (sandboxed jinja2, trimmed blocks)."""
-    from jinja2.exceptions import TemplateError
-    from jinja2.ext import loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    def fail(message: str) -> None:
-        raise TemplateError(message)
-
-    def to_json(value: Any, indent: int | None = None, **options: Any) -> str:
-        return json.dumps(value, ensure_ascii=False, indent=indent, **options)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
-    )
-    environment.filters["tojson"] = to_json
-    environment.globals["raise_exception"] = fail
-    try:
-        return environment.from_string(template).render
-    except TemplateError as error:
-        raise UserError(
-            f"the chat template does not compile ({error})",
-            fix="mend chat_template in the checkpoint's tokenizer files",
-        ) from error

@@ -12,6 +12,8 @@ from zpdbench.adapters.parallel import Group
 
 _AT_ONCE = 1 << 27
 """Values that are updated together: all weights of a model would need as much memory again."""
+_SUMMED_AT_ONCE = 1 << 20
+"""Values whose squares are summed together; as many in float64 are held meanwhile."""
 
 
 def schedule(step: int, steps: int, warmup: float) -> float:
@@ -76,7 +78,7 @@ class AdamW:
     def step(self, learning_rate: float) -> float:
         """See `Optimiser.step`."""
         self.group.sum(self.gradients)
-        norm = float(torch.linalg.vector_norm(self.gradients))
+        norm = _norm(_squares(self.gradients))
         if not math.isfinite(norm):
             return norm
         gradients = self.gradients
@@ -131,11 +133,9 @@ class ShardedAdamW:
     def step(self, learning_rate: float) -> float:
         """See `Optimiser.step`."""
         gradients = [p.grad.to_local() for p in self.parameters]
-        squares = torch.zeros(1, dtype=torch.float64, device=self.values[0].device)
-        for gradient in gradients:
-            squares += torch.linalg.vector_norm(gradient).double() ** 2
+        squares = torch.stack([_squares(gradient.reshape(-1)) for gradient in gradients]).sum(0)
         self.group.sum(squares)
-        norm = float(squares.sqrt())
+        norm = _norm(squares)
         if math.isfinite(norm):
             self.step_count += 1
             factor = min(1.0, self.max_grad_norm / (norm + 1e-6))
@@ -165,6 +165,24 @@ class ShardedAdamW:
         for name, value in self.state().items():
             value.copy_(state[name])
         self.step_count = step_count
+
+
+def _squares(values: Tensor) -> Tensor:
+    """Sum of squares of a vector, shape (1,), in float64.
+
+    In float32 a CPU adds into few sums: they lose 1.4 % over 135 million values.
+    """
+    # Metal has no float64.
+    values = values.cpu() if values.device.type == "mps" else values
+    total = torch.zeros(1, dtype=torch.float64, device=values.device)
+    for part in values.split(_SUMMED_AT_ONCE):
+        total += torch.linalg.vector_norm(part, dtype=torch.float64) ** 2
+    return total
+
+
+def _norm(squares: Tensor) -> float:
+    """The root, rounded to float32: so the order of the sums, which is the machine's, is gone."""
+    return float(squares.sqrt().float())
 
 
 def _update(

@@ -102,7 +102,7 @@ def train(
     )
 
     corpus_digest = files.sha256_file(corpus)
-    encoder = encoding.Encoder(checkpoint)
+    encoder = encoding.Encoder(checkpoint, date=settings.template_date)
     if not group.leads:
         group.wait()  # for the tokens that the first process puts into the cache
     tokens = encoding.load_or_encode(

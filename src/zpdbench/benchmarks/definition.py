@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from zpdbench import files
 from zpdbench.errors import UserError
+from zpdbench.text import form
 
 ENTRY_POINTS = "zpdbench.benchmarks"
 """Group of the entry points that name further benchmarks: each loads to a YAML file's path."""
@@ -196,11 +197,18 @@ class Definition(_Part):
         return self.task(task).metrics or self.metrics
 
     def template_id(
-        self, task: str, *, num_fewshot: int, chat: bool, max_tokens: int | None = None
+        self,
+        task: str,
+        *,
+        num_fewshot: int,
+        chat: bool,
+        multiturn: bool = True,
+        max_tokens: int | None = None,
     ) -> str:
         """What every row records of how it was asked: `name@version+hash`.
 
         Args:
+            chat, multiturn: the harness's apply_chat_template and fewshot_as_multiturn.
             max_tokens: the limit of what is generated; the definition's if None.
         """
         limit = self.max_tokens if max_tokens is None else max_tokens
@@ -208,7 +216,7 @@ class Definition(_Part):
             [
                 self.task(task).model_dump(mode="json", exclude={"files", "hub", "content"}),
                 [self.version, self.kind, self.fewshot, self.fewshot_split, self.answer],
-                [num_fewshot, chat],
+                [num_fewshot, chat if multiturn or not chat else form.CHAT_ONE_TURN],
                 [self.stop, limit] if self.kind == "generate" else [],
             ]
         )

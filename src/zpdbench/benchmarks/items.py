@@ -59,6 +59,7 @@ def make_items(
     num_fewshot: int | None = None,
     max_tokens: int | None = None,
     chat: bool = False,
+    multiturn: bool = True,
     items: int | None = None,
     interim_items: int | None = None,
     items_per: str = "benchmark",
@@ -72,6 +73,7 @@ def make_items(
         pools: task -> the documents that shots come from.
         num_fewshot, max_tokens: the definition's if None.
         chat: whether a chat template is applied.
+        multiturn: whether each shot is then a turn; else the question's turn holds all.
         items: how many, in all or a task; all if None. Tasks share a total as evenly as they can.
         interim_items: how many of those are also asked on the way.
         items_per: `benchmark` or `task`.
@@ -97,7 +99,9 @@ def make_items(
     interim = _quota(definition.name, chosen, interim_items or 0, items_per, turns)
     result = []
     for task, members in docs.items():
-        template = definition.template_id(task, num_fewshot=shots, chat=chat, max_tokens=limit)
+        template = definition.template_id(
+            task, num_fewshot=shots, chat=chat, multiturn=multiturn, max_tokens=limit
+        )
         try:
             rows = sorted(order[task][: chosen[task]])
             documents = rows[-1] + 1 if rows else 0
@@ -111,7 +115,9 @@ def make_items(
             doc = members[row]
             name = item_id(definition, task, row, doc)
             try:
-                rendered = rendering.render(definition.task(task), doc, drawn[row], chat=chat)
+                rendered = rendering.render(
+                    definition.task(task), doc, drawn[row], chat=chat, multiturn=multiturn
+                )
                 gold = gold_of(definition, task, doc)
             except (KeyError, ValueError) as error:
                 raise UserError(

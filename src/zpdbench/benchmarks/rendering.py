@@ -95,7 +95,12 @@ def answer_text(task: Task, doc: Doc) -> str:
 
 
 def render(
-    task: str | Task, doc: Doc, shots: Sequence[Doc] = (), *, chat: bool = False
+    task: str | Task,
+    doc: Doc,
+    shots: Sequence[Doc] = (),
+    *,
+    chat: bool = False,
+    multiturn: bool = True,
 ) -> Rendered:
     """Render one document.
 
@@ -106,6 +111,7 @@ def render(
         shots: the documents shown before it, in order.
         chat: whether a chat template will be applied: the harness then scores choices without
             the delimiter.
+        multiturn: whether each shot is a turn of the chat; else the question's turn holds all.
 
     Raises:
         KeyError: a field is missing.
@@ -125,10 +131,14 @@ def render(
             {"role": "user", "content": shot_text},
             {"role": "assistant", "content": shot_answer},
         ]
+    asked = text
+    if not multiturn:
+        messages = [m for m in messages if m["role"] == "system"]
+        asked = prompt.removeprefix(description) + text
     delimiter = "" if chat else TARGET_DELIMITER
     return Rendered(
         prompt=prompt + text,
-        messages=(*messages, {"role": "user", "content": text}),
+        messages=(*messages, {"role": "user", "content": asked}),
         choices=tuple(delimiter + choice for choice in choice_texts(task, doc)),
         gold=gold_index(task, doc),
         answer=answer_text(task, doc),

@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ from zpdbench.errors import UserError
 from zpdbench.hub import fetch
 from zpdbench.hub.fetch import Repository
 from zpdbench.study import EmbeddedModel, GgufModel, Hub, HubModel, LocalModel
+from zpdbench.text.form import PLAIN
+from zpdbench.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,7 +42,15 @@ def main(args: argparse.Namespace) -> None:
             fix="name one of the configuration's models",
         )
     arithmetic.choose(settings.computes)
-    make(args.model, spec, Path(args.out), threads=args.threads, hub=settings.hub)
+    chats = [name for name in settings.benchmarks if settings.form(name) != PLAIN]
+    made = make(
+        args.model, spec, Path(args.out), threads=args.threads, hub=settings.hub, chats=chats
+    )
+    if made["chat_template"] and (plain := [b for b in settings.benchmarks if b not in chats]):
+        print(
+            f"{args.model} is trained in its chat template and asked {', '.join(plain)} without it "
+            "(docs/benchmarks.md, Three forms)"
+        )
 
 
 def make(
@@ -49,11 +60,13 @@ def make(
     *,
     threads: int = 1,
     hub: Hub | None = None,
+    chats: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Make a base model's folder `out` and return its manifest.
 
     Args:
         hub: where a hub's files are had; by default where huggingface_hub has them.
+        chats: benchmarks that will be asked by its chat template.
 
     Raises:
         UserError: the source is missing, damaged or not supported.
@@ -72,6 +85,7 @@ def make(
         else:
             facts = _local(spec, folder, threads)
         config = folders.check(folder)
+        folders.check_template(folder, chats)
         facts |= {
             "model": name,
             "source": spec.source,
@@ -80,7 +94,7 @@ def make(
             "hidden_size": config["hidden_size"],
             "vocabulary": config["vocab_size"],
             "eos": config.get("eos_token_id"),
-            "chat_template": _has_chat_template(folder),
+            "chat_template": Tokenizer(folder).template is not None,
         }
         facts["parameters"] = _count_parameters(folder)
         manifest = files.write_manifest(folder, facts)
@@ -192,13 +206,6 @@ def _deeper(model: PreTrainedModel, spec: GgufModel | LocalModel | HubModel) -> 
 
 def _save(model: PreTrainedModel, folder: Path) -> None:
     model.save_pretrained(folder, safe_serialization=True)
-
-
-def _has_chat_template(folder: Path) -> bool:
-    if (folder / "chat_template.jinja").is_file():
-        return True
-    path = folder / "tokenizer_config.json"
-    return path.is_file() and "chat_template" in json.loads(path.read_text("utf-8"))
 
 
 def _count_parameters(folder: Path) -> int:

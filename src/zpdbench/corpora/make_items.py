@@ -14,6 +14,7 @@ from zpdbench.benchmarks.loaders import Docs
 from zpdbench.errors import UserError
 from zpdbench.hub import fetch
 from zpdbench.hub.fetch import Repository
+from zpdbench.text.form import CHAT_ONE_TURN, PLAIN
 
 
 def main(args: argparse.Namespace) -> None:
@@ -61,7 +62,8 @@ def items_of(study: studies.Study, benchmark: str) -> list[items.Item]:
         pools,
         num_fewshot=section.num_fewshot,
         max_tokens=section.max_tokens,
-        chat=study.generations.apply_chat_template,
+        chat=study.form(benchmark) != PLAIN,
+        multiturn=study.form(benchmark) != CHAT_ONE_TURN,
         items=section.items,
         interim_items=section.interim_items,
         items_per=section.items_per,

@@ -252,7 +252,7 @@ class OpenAIEngine:
         if self._is_vllm:
             body |= {
                 "return_token_ids": True,
-                "stop_token_ids": sorted(self.tokens.end_ids),
+                "stop_token_ids": sorted(self.tokens.end_ids | self.tokens.stop_ids(request.stop)),
                 "include_stop_str_in_output": False,
                 # The server's generation_config must not change what is asked.
                 "top_k": 0,
@@ -263,15 +263,24 @@ class OpenAIEngine:
         stopped = choice.get("finish_reason") == "stop"
         ids = choice.get("token_ids")
         if isinstance(ids, list):
-            return Answer(
-                *self.tokens.finish(ids, request.stop, request.max_tokens, stopped=stopped)
+            met = choice.get("stop_reason")
+            if isinstance(met, str) and met not in self.tokens.tokenizer.spell(request.prompt, ids):
+                raise UserError(
+                    f"met the stop string {met!r}, which the checkpoint's tokenizer does not spell",
+                    where=self.settings.base_url or "",
+                    fix="set generations.engine: vllm, which reads tokenizer.json as it is",
+                )
+            text, kept, reason = self.tokens.finish(
+                request.prompt, ids, request.stop, request.max_tokens, stopped=stopped
             )
+            return Answer(text, kept, reason)
         # JSON can hold half a surrogate pair, which no file and no tokenizer takes.
         text = str(choice.get("text", "")).encode("utf-8", "replace").decode("utf-8")
         cuts = [at for s in request.stop if (at := text.find(s)) >= 0]
         reason = "stop" if stopped or cuts else "length"
         text = text[: min(cuts)] if cuts else text
-        return Answer(text, tuple(self.tokens.encode(text)), reason)
+        ids = self.tokens.tokenizer.continued(request.prompt, text)
+        return Answer(text, tuple(ids), reason)
 
     def _score(self, request: Request) -> Answer:
         answers = {}

@@ -6,55 +6,59 @@ that log-likelihoods and texts compare item by item.
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from zpdbench import startup
 from zpdbench.errors import UserError
+from zpdbench.text.template import DATE
+from zpdbench.text.tokenizer import Tokenizer
 
 
 class Tokens:
-    """A checkpoint's tokenizer.
+    """A checkpoint's tokenizer, and how an answer of its model ends.
 
     Args:
         checkpoint: folder in Hugging Face's layout.
-        apply_chat_template: whether a prompt becomes one user message of the chat template.
+        apply_chat_template: whether prompts may become messages of the chat template.
+        date: what the template takes for today.
+
+    Attributes:
+        end_ids: every id that ends an answer: the tokenizer's, the generation's and the model's
+            end of sequence, and the token that ends a turn of the chat template, as it is learnt.
 
     Raises:
         UserError: no usable tokenizer, or no chat template where one is asked for.
     """
 
-    def __init__(self, checkpoint: str | Path, *, apply_chat_template: bool = False) -> None:
-        with startup.uncollected():
-            from transformers import AutoTokenizer
-
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        *,
+        apply_chat_template: bool = False,
+        date: datetime.date = DATE,
+    ) -> None:
         self.checkpoint = Path(checkpoint)
-        try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(
-                self.checkpoint, local_files_only=True, trust_remote_code=False
-            )
-        except Exception as error:  # transformers raises many kinds for one bad file
-            raise UserError(
-                f"no readable tokenizer ({_first_line(error)})",
-                where=str(checkpoint),
-                fix="delete the checkpoint folder; it is made again",
-            ) from error
-        if apply_chat_template and not self.tokenizer.chat_template:
+        self.tokenizer = Tokenizer(checkpoint, date=date)
+        if apply_chat_template and self.tokenizer.template is None:
             raise UserError(
                 "the tokenizer has no chat template",
                 where=str(checkpoint),
-                fix="set generations.apply_chat_template: false",
+                fix="set apply_chat_template: false",
             )
         self.apply_chat_template = apply_chat_template
-        self.end_ids = end_token_ids(self.checkpoint, self.tokenizer.eos_token_id)
-        prefix = self.tokenizer.bos_token or self.tokenizer.eos_token
-        self._prefix: str | None = prefix or None
+        named = (self.tokenizer.special.get("eos_token"), self.tokenizer.turn_end)
+        found = (self.tokenizer.backend.token_to_id(name) for name in named if name)
+        configured = _configured_ends(self.checkpoint)
+        self.end_ids = configured | {i for i in found if i is not None}
 
     def template(self) -> str:
-        """The chat template's text, or `` where none is applied: part of what a cell is."""
-        return str(self.tokenizer.chat_template) if self.apply_chat_template else ""
+        """The chat template and the date it asks for, or `` where none is applied.
+
+        Part of what a cell that is asked by it is.
+        """
+        return self.tokenizer.template_key if self.apply_chat_template else ""
 
     def render(self, prompt: str, messages: Sequence[Mapping[str, str]] = ()) -> str:
         """The text that the model sees: the prompt, or the template over the chat messages.
@@ -67,32 +71,18 @@ class Tokens:
         """
         if not self.apply_chat_template:
             return prompt
-        from jinja2.exceptions import TemplateError
-
-        chat = [dict(m) for m in messages] or [{"role": "user", "content": prompt}]
+        chat = messages or [{"role": "user", "content": prompt}]
         try:
-            return self._templated(chat)
-        except TemplateError:
-            chat = [m for m in chat if m["role"] != "system"]
-        try:
-            return self._templated(chat)
-        except TemplateError as error:
-            raise UserError(
-                f"the chat template refuses the messages ({_first_line(error)})",
-                where=str(self.checkpoint),
-                fix="set generations.apply_chat_template: false",
-            ) from error
-
-    def _templated(self, chat: list[dict[str, str]]) -> str:
-        return str(
-            self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        )
+            return self.tokenizer.render(chat, add_generation_prompt=True)
+        except UserError:
+            rest = [m for m in chat if m["role"] != "system"]
+            if len(rest) == len(chat):
+                raise
+        return self.tokenizer.render(rest, add_generation_prompt=True)
 
     def encode(self, text: str) -> list[int]:
         """Token ids; a beginning-of-sequence token once, where the tokenizer adds one."""
-        if self._prefix and text.startswith(self._prefix):
-            return list(self.tokenizer.encode(text, add_special_tokens=False))
-        return list(self.tokenizer.encode(text))
+        return self.tokenizer.encode(text)
 
     def encode_choices(
         self, context: str, continuations: Sequence[str]
@@ -107,39 +97,52 @@ class Tokens:
         ids = self.encode(stripped)
         return ids, [self.encode(stripped + space + c)[len(ids) :] for c in continuations]
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of generated ids, special tokens left out."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+    def stop_ids(self, stop: Sequence[str]) -> frozenset[int]:
+        """Ids of the stop strings that are special tokens, which no text shows."""
+        found = (self.tokenizer.special_id(s) for s in stop)
+        return frozenset(i for i in found if i is not None)
+
+    def mixed(self, stop: Sequence[str]) -> str | None:
+        """The first stop string that holds a special token and more, which no text would show."""
+        return next((s for s in stop if self.tokenizer.holds_special(s)), None)
 
     def finish(
-        self, ids: Iterable[int], stop: Sequence[str], max_tokens: int, *, stopped: bool = False
+        self,
+        prompt: Sequence[int],
+        ids: Iterable[int],
+        stop: Sequence[str],
+        max_tokens: int,
+        *,
+        stopped: bool = False,
     ) -> tuple[str, tuple[int, ...], str]:
         """Text, ids and finish reason of a generation, as every engine reports it.
 
         Args:
-            ids: generated ids; those after an end-of-sequence token do not count.
+            prompt: the ids that stand before it, which its text depends on.
+            ids: generated ids; those from a token that ends it on do not count.
             stop: strings; the text ends before the first of them.
             max_tokens: the limit that the generation had.
             stopped: whether the engine itself says that it met an end or a stop string.
         """
+        ends = self.end_ids | self.stop_ids(stop)
         kept: list[int] = []
         ended = stopped
         for token in ids:
-            if token in self.end_ids:
+            if token in ends:
                 ended = True
                 break
             kept.append(token)
         kept = kept[:max_tokens]
-        text = self.decode(kept)
+        text = self.tokenizer.spell(prompt, kept)
         cut = min((at for s in stop if s and (at := text.find(s)) >= 0), default=-1)
         if cut >= 0:
             return text[:cut], tuple(kept), "stop"
         return text, tuple(kept), "stop" if ended else "length"
 
 
-def end_token_ids(checkpoint: Path, eos: int | None) -> frozenset[int]:
-    """Every id that ends a sequence: the tokenizer's, the generation's and the model's."""
-    found: set[int] = set() if eos is None else {eos}
+def _configured_ends(checkpoint: Path) -> frozenset[int]:
+    """The ids that end a sequence by the generation's and the model's configuration."""
+    found: set[int] = set()
     for name in ("generation_config.json", "config.json"):
         try:
             value = json.loads((checkpoint / name).read_text("utf-8")).get("eos_token_id")
@@ -147,7 +150,3 @@ def end_token_ids(checkpoint: Path, eos: int | None) -> frozenset[int]:
             continue
         found |= set(value) if isinstance(value, list) else {value} if value is not None else set()
     return frozenset(found)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

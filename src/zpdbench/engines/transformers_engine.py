@@ -16,10 +16,9 @@ from typing import Any
 from zpdbench.engines import Adapter, Answer, Request, Settings, Tag, device, engine_version, rates
 from zpdbench.engines.tokens import Tokens
 from zpdbench.errors import UserError
+from zpdbench.text.tokenizer import Spelling
 
 BATCH = 16
-TAIL = 8
-"""Tokens beyond a stop string's bytes that are decoded when looking for it."""
 
 
 class TransformersEngine:
@@ -147,6 +146,7 @@ class TransformersEngine:
             ids[row, longest - len(request.prompt) :] = torch.tensor(request.prompt)
             mask[row, longest - len(request.prompt) :] = 1
         samplers = [_generator(r) for r in requests]
+        spellings = [Spelling(self.tokens.tokenizer, r.prompt) for r in requests]
         produced: list[list[int]] = [[] for _ in requests]
         live = list(range(len(requests)))
         cache, positions = None, (mask.cumsum(1) - 1).clamp_min(0)
@@ -167,7 +167,9 @@ class TransformersEngine:
             for row, token in zip(live, chosen, strict=True):
                 produced[row].append(token)
             keep = [
-                n for n, row in enumerate(live) if not self._ended(requests[row], produced[row])
+                n
+                for n, row in enumerate(live)
+                if not self._ended(requests[row], produced[row], spellings[row])
             ]
             if not keep:
                 break
@@ -180,19 +182,17 @@ class TransformersEngine:
             mask = torch.cat([mask, mask.new_ones(len(keep), 1)], 1)
             positions = positions[:, -1:] + 1
         return [
-            Answer(*self.tokens.finish(tokens, request.stop, request.max_tokens))
+            Answer(*self.tokens.finish(request.prompt, tokens, request.stop, request.max_tokens))
             for request, tokens in zip(requests, produced, strict=True)
         ]
 
-    def _ended(self, request: Request, tokens: Sequence[int]) -> bool:
-        if len(tokens) >= request.max_tokens or tokens[-1] in self.tokens.end_ids:
+    def _ended(self, request: Request, tokens: Sequence[int], spelling: Spelling) -> bool:
+        """Whether the last of `tokens` ends the answer; `spelling` has all others."""
+        ends = self.tokens.end_ids | self.tokens.stop_ids(request.stop)
+        if len(tokens) >= request.max_tokens or tokens[-1] in ends:
             return True
-        if not request.stop:
-            return False
-        # A token is at least one byte, so a stop string lies within as many last tokens.
-        reach = max(len(s.encode("utf-8")) for s in request.stop) + TAIL
-        tail = self.tokens.decode(tokens[-reach:])
-        return any(s in tail for s in request.stop)
+        new = len(spelling.add(tokens[-1]))
+        return any(s in spelling.text[-(new + len(s)) :] for s in request.stop if s)
 
 
 def _passes(

@@ -67,6 +67,7 @@ class VllmEngine:
                 import torch
 
                 arithmetic.hide_extensions()
+                from transformers import TokenizersBackend
                 from vllm.engine.arg_utils import EngineArgs
                 from vllm.platforms import current_platform
                 from vllm.v1.engine.llm_engine import LLMEngine
@@ -125,6 +126,9 @@ class VllmEngine:
                 )
         except (ValueError, RuntimeError, OSError, MemoryError) as error:
             raise _start_error(error, checkpoint, settings) from error
+        # It looks for stop strings; its own class might read the vocabulary otherwise.
+        processor: Any = self._engine.output_processor
+        processor.tokenizer = TokenizersBackend(tokenizer_object=self.tokens.tokenizer.backend)
         self._adapters: dict[str, int] = {}
         self._serial = 0
         self._counts = dict.fromkeys(
@@ -237,7 +241,7 @@ class VllmEngine:
                     seed=request.seed if request.temperature > 0 else None,
                     max_tokens=request.max_tokens,
                     stop=list(request.stop),
-                    stop_token_ids=sorted(self.tokens.end_ids),
+                    stop_token_ids=sorted(self.tokens.end_ids | self.tokens.stop_ids(request.stop)),
                     output_kind=RequestOutputKind.FINAL_ONLY,
                     skip_clone=True,
                 ),
@@ -278,6 +282,7 @@ class VllmEngine:
         if not request.choices:
             output = group.results[None]
             text, ids, reason = self.tokens.finish(
+                request.prompt,
                 output.token_ids,
                 request.stop,
                 request.max_tokens,

@@ -14,7 +14,7 @@ from typing import Any
 from zpdbench import files, grid
 from zpdbench.engines import Adapter, Request
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the meaning of a stored cell changes."""
 
 Row = dict[str, Any]

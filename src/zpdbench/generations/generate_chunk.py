@@ -43,6 +43,7 @@ from zpdbench.generations.cells import (
     sampling_seed,
 )
 from zpdbench.progress import track
+from zpdbench.text.form import PLAIN
 
 if TYPE_CHECKING:
     from zpdbench.engines.tokens import Tokens
@@ -169,7 +170,9 @@ class Job:
         from zpdbench.engines.tokens import Tokens
 
         self.tokens: Tokens = Tokens(
-            self.checkpoint, apply_chat_template=self.section.apply_chat_template
+            self.checkpoint,
+            apply_chat_template=any(self._chat(name) for name in self.study.benchmarks),
+            date=self.study.template_date,
         )
         found = {}
         for path in paths:
@@ -189,16 +192,32 @@ class Job:
                 )
         return {name: found[name] for name in self.study.benchmarks}
 
+    def _chat(self, benchmark: str) -> bool:
+        return self.study.form(benchmark) != PLAIN
+
     def _prompt(self, row: Mapping[str, Any], path: str) -> Prompt:
         where = f"{path}: item {row['item_id']!r}"
-        text = self.tokens.render(row["prompt"], json.loads(row["messages"] or "[]"))
+        messages = json.loads(row["messages"] or "[]")
+        text = self.tokens.render(row["prompt"], messages) if messages else row["prompt"]
         choices: list[list[int]] = []
         if row["kind"] == "choice":
             ids, choices = self.tokens.encode_choices(text, row["choices"])
             if not choices or not all(choices):
                 raise UserError("a choice is empty", where=where, fix="give each choice a text")
+            if len(set(map(tuple, choices))) < len(choices):
+                raise UserError(
+                    "two of its choices have the same tokens, so that nothing tells them apart",
+                    where=where,
+                    fix="mend the item, or ask a model whose tokenizer tells them apart",
+                )
         else:
             ids = self.tokens.encode(text)
+        if mixed := self.tokens.mixed(row["stop"]):
+            raise UserError(
+                f"the stop string {mixed!r} holds a special token and more, which no text shows",
+                where=where,
+                fix="let the definition stop at the token alone",
+            )
         if not ids:
             raise UserError("has an empty prompt", where=where, fix="give it a text")
         prompt = Prompt(
@@ -296,7 +315,7 @@ class Job:
             dtype=self.section.dtype,
             base=self.base,
             adapter=adapter.digest if adapter else "",
-            template=self.tokens.template(),
+            template=self.tokens.template() if self._chat(name) else "",
             items=[p.digest for p in asked],
             sampling=(
                 {

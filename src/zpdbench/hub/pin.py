@@ -209,6 +209,12 @@ def _choose(repo: str, listed: Sequence[Any], patterns: Sequence[str]) -> list[A
             where=repo,
             fix="take another repository, or convert it where that is safe and use source: local",
         )
+    if weights and not any(e.path == "tokenizer.json" for e in chosen):
+        raise UserError(
+            "has no tokenizer.json, which training and evaluation read",
+            where=repo,
+            fix="take another repository, or save its fast tokenizer and use source: local",
+        )
     for pattern in () if weights else patterns:
         if not any(revisions.matches(e.path, pattern) for e in chosen):
             some = ", ".join(sorted(e.path for e in entries)[:5])

@@ -12,15 +12,15 @@ import polars as pl
 from zpdbench import files, grid
 from zpdbench.errors import UserError
 from zpdbench.statistics import effects, metrics, notes, settings, tables
-from zpdbench.statistics.verdicts import REGISTRATION, register
+from zpdbench.statistics.verdicts import ENDS, register
 
 SCORES = (
     "model", "condition", "seed", "step", "benchmark", "task", "metric", "value", "n_items",
-    "items", "interim", "note", *REGISTRATION,
+    "items", "interim", "note", *ENDS,
 )  # fmt: skip
 CURVES = (
     "model", "condition", "step", "benchmark", "metric", "items", "n_items", "n_seeds", "mean",
-    "sd", "low", "high", "level", "interim", "note", *REGISTRATION,
+    "sd", "low", "high", "level", "interim", "note", *ENDS,
 )  # fmt: skip
 _OF_RUNS = SCORES[: SCORES.index("interim")]
 LEVEL = 0.95
@@ -140,22 +140,28 @@ def main(args: argparse.Namespace) -> None:
     """Entry of the verb: args.study (or None), args.out_scores, args.out_curves, args.scores;
     args.adapters: the runs' folders, for what is to be said of their corpus.
 
-    Hypotheses are tested elsewhere; their registration ends every row all the same.
+    Hypotheses are tested elsewhere; the form of a benchmark and their registration end every row.
     """
     result = scores_of_files(args.scores)
     expected: int | None = None
     registration: list[str | None] = [None, None]
+    forms: dict[str, str] = {}
     if getattr(args, "study", None):
         config = settings.read(args.study)
         expected = len(config.get("seeds") or []) or None
         if config.get("hypotheses"):
             registration = [*register(settings.read_hypotheses(args.study))]
+        forms = settings.study_forms(config)
     said = notes.of_corpus(getattr(args, "adapters", ()))
-    ends = ["; ".join(said) or None, *registration]
     interim = expected is not None and _is_incomplete(result, expected)
-    of_runs = ([*row, interim, *ends] for row in result.iter_rows())
+
+    def ended(row: Sequence[Any], columns: Sequence[str]) -> list[Any]:
+        form = forms.get(str(row[columns.index("benchmark")]))
+        return [*row, "; ".join(said) or None, form, *registration]
+
+    of_runs = (ended([*row, interim], SCORES) for row in result.iter_rows())
     files.write_tsv(args.out_scores, SCORES, of_runs)
-    by_step = ([*row, *ends] for row in curves(result, expected_seeds=expected))
+    by_step = (ended(row, CURVES) for row in curves(result, expected_seeds=expected))
     files.write_tsv(args.out_curves, CURVES, by_step)
 
 

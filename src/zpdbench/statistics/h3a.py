@@ -46,7 +46,7 @@ COLUMNS = (
     "statistic", "df", "p_value", "p_holm", "mde_80", "power_claimed", "verdict", "note",
     # After the contract's columns: what a reader needs to judge the row.
     "n_seeds_small", "n_seeds_large", "n_items", "treatment", "control", "side", "alpha",
-    "level", "margin", "step", "test",
+    "level", "margin", "step", "test", "form",
     # The rule's two conditions, the gain always in points.
     "p_difference", "p_gain", "gain", "gain_low", "gain_high", "margin_gain",
     "bound", "bound_gain", "p_against", "p_against_holm", "mde_80_low", "mde_80_high",
@@ -808,6 +808,7 @@ def main(args: argparse.Namespace) -> None:
     extra += notes.of_corpus(getattr(args, "adapters", None) or [])
     for row in rows:
         row["note"] = "; ".join([*extra, row["note"]])
+        row["form"] = hypotheses.asked_as(row["benchmark"], benchmarks or ())
         row["preregistration"] = registration
         row["registered"] = status
     files.write_tsv(args.out, COLUMNS, ([finite(row.get(c)) for c in COLUMNS] for row in rows))

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from zpdbench.errors import UserError
 from zpdbench.hypotheses import Hypotheses
+from zpdbench.text import form
 
 Source = str | Path | Sequence[str | Path]
 Lines = dict[tuple[str, ...], tuple[str, int]]
@@ -106,6 +107,7 @@ def resolve(hypotheses: Hypotheses, config: Mapping[str, Any], source: Source) -
         conditions=study_names(config, "conditions"),
         benchmarks=study_names(config, "benchmarks"),
         parameters=study_parameters(config),
+        forms=study_forms(config),
     )
 
 
@@ -124,6 +126,21 @@ def _design(config: Mapping[str, Any], source: Source) -> dict[str, Any]:
 
     paths = [source] if isinstance(source, str | Path) else list(source)
     return study.parse(config, paths).design
+
+
+def study_forms(config: Mapping[str, Any]) -> dict[str, str]:
+    """Benchmark -> the form it is asked in (`zpdbench.text.form`), as far as the file says it."""
+    asked, benchmarks = config.get("generations"), config.get("benchmarks")
+    if not isinstance(benchmarks, dict):
+        return {}
+    forms = {}
+    for name, section in benchmarks.items():
+        said: dict[str, Any] = {"apply_chat_template": False, "fewshot_as_multiturn": True}
+        for part in (asked, section):
+            if isinstance(part, dict):
+                said |= {k: part[k] for k in said if part.get(k) is not None}
+        forms[str(name)] = form.name(**said)
+    return forms
 
 
 def inapplicable(hypotheses: Hypotheses, name: str, config: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusi
 SMALLER_HARM, DIFFERENCE_ONLY = "smaller harm", "difference only"
 VERDICTS = (SUPPORTED, SMALLER_HARM, DIFFERENCE_ONLY, CONTRADICTED, INCONCLUSIVE)
 REGISTRATION = ("preregistration", "registered")
+ENDS = ("form", *REGISTRATION)
 """Columns that end every table."""
 
 
@@ -133,7 +134,7 @@ def write_rows(
     """Write rows as TSV: absent or infinite values as NA, registration in every row.
 
     Args:
-        columns: without REGISTRATION; `note` among them.
+        columns: without ENDS; `note` among them.
         interim: what is missing of the grid, put before every note; "" if nothing.
         remarks: what else holds for every row.
         adapters: the runs' folders, for what is to be said of their corpus (`notes.of_corpus`).
@@ -141,6 +142,8 @@ def write_rows(
     Raises:
         UserError: a run's folder without a readable manifest.
     """
+    rows = list(rows)
+    benchmarks = [row.get("benchmark") for row in rows]
     digest, status = register(hypotheses, outside=bool(interim))
     said = notes.of_corpus(adapters)
     lead = [*([f"interim: {interim}"] if interim else []), *remarks, *said]
@@ -149,10 +152,12 @@ def write_rows(
 
     def cells(row: dict[str, Any]) -> list[Any]:
         note = "; ".join([*lead, *([row["note"]] if row.get("note") else [])])
-        full = {**row, "note": note or None, "preregistration": digest, "registered": status}
-        return [finite(full.get(c)) for c in (*columns, *REGISTRATION)]
+        form = hypotheses.asked_as(row.get("benchmark"), benchmarks)
+        full = {**row, "note": note or None, "form": form}
+        full |= {"preregistration": digest, "registered": status}
+        return [finite(full.get(c)) for c in (*columns, *ENDS)]
 
-    files.write_tsv(path, (*columns, *REGISTRATION), (cells(row) for row in rows))
+    files.write_tsv(path, (*columns, *ENDS), (cells(row) for row in rows))
 
 
 def finite(value: Any) -> Any:
