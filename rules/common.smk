@@ -100,6 +100,9 @@ onstart:
 onsuccess:
     if os.path.exists(paths.table("h3a")):
         shell(shlex.join(["zpdbench", "show", paths.table("h3a")]))
+        published = f"{workflow.basedir}/config/published.json"
+        words = ["--study", paths.study_lock, "--published", published]
+        shell(shlex.join(["zpdbench", "compare-published", *words]))
 
 
 onerror:

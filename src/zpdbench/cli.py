@@ -393,6 +393,16 @@ VERBS: dict[str, Verb] = {
             _arg("--out", metavar="FILE.sif", help="named by what goes in; see rules/images.smk"),
         ),
     ),
+    "compare-published": Verb(
+        "whether a study's tables are the bytes published with this version",
+        "zpdbench.report.published",
+        (
+            _arg("--study", metavar="FILE", help="the results folder's study.lock.yaml"),
+            _arg("--published", metavar="FILE", help="config/published.json"),
+            _arg("--write", action="store_true", help="publish these tables instead"),
+        ),
+        recorded=False,
+    ),
     "plan": Verb(
         "what would run: cells, jobs, tokens, memory, disk, statistical power",
         "zpdbench.plan",

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import SimpleNamespace
 from typing import Any
 
-from zpdbench import files, grid
+from zpdbench import arithmetic, files, grid
 from zpdbench.errors import UserError
 from zpdbench.images.facts import read_facts
 from zpdbench.study import Study, load, parse
@@ -196,7 +196,7 @@ def code_files(package: str | Path) -> dict[str, str]:
 
 def machine() -> dict[str, Any]:
     """Facts that may change a result's last bits: processor, threads, versions, image."""
-    model, flags = _cpu()
+    cpu = arithmetic.processor()
     threads = os.environ.get("OMP_NUM_THREADS", "")
     image = os.environ.get("APPTAINER_CONTAINER", "")
     torch = sys.modules.get("torch")
@@ -214,8 +214,9 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": platform.system(),
         "architecture": platform.machine(),
-        "cpu": model,
-        "cpu_flags": flags,
+        "cpu": cpu.model,
+        "cpu_flags": [f for f in _CPU_FLAGS if f in cpu.flags],
+        "portable_class": arithmetic.portable_class(),
         "cpus": len(os.sched_getaffinity(0)),
         "threads": int(threads) if threads.isdigit() else None,
         "gpus": gpus,
@@ -232,23 +233,6 @@ def _image_digests(image: Path) -> dict[str, str] | None:
     if not facts.keys() >= set(_IMAGE_DIGESTS):
         return None
     return {name: str(facts[name]) for name in _IMAGE_DIGESTS}
-
-
-def _cpu() -> tuple[str, list[str]]:
-    model: str = platform.machine()
-    flags: list[str] = []
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return model, flags
-    for line in lines:
-        key, _, value = line.partition(":")
-        if key.strip() == "model name":
-            model = value.strip()
-        elif key.strip() == "flags":
-            present = set(value.split())
-            return model, [f for f in _CPU_FLAGS if f in present]
-    return model, flags
 
 
 def read(path: Path) -> dict[str, Any]:

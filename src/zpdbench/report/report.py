@@ -175,6 +175,9 @@ def provenance_of(
         about = [str(source), *([str(revision)] if revision else [])]
         rows.append((words("prov_models", name=name), [*about, checkpoints.get(name, "")]))
     rows.append((words("prov_packages"), packages))
+    classes = sorted({str(r["machine"].get("portable_class", "")) for r in found} - {""})
+    same_on = classes if study.computes == "portable" else []
+    rows.append((words("prov_arithmetic"), [", ".join([study.computes, *same_on])]))
     rows.append((words("prov_machines"), [f"{m}: {n}" for m, n in sorted(machines.items())]))
     alone = [f"{model} {chunk}: {equal} of {asked}" for model, chunk, asked, equal in agreements]
     rows.append((words("prov_alone"), alone))
