@@ -135,6 +135,19 @@ def test_humaneval_takes_no_shots(data_dir: Path) -> None:
         _make(load("humaneval"), "humaneval", _docs(data_dir, "humaneval"), [], num_fewshot=1)
 
 
+@pytest.mark.parametrize(
+    ("question", "answer", "message"),
+    [
+        ("a \ud83d", "so\n#### 1", r"gsm8k 1: lone surrogate U\+D83D"),
+        ("a", "so\n#### one", r"gsm8k 1: '#### one' is no number, so no answer can equal it"),
+    ],
+)
+def test_what_can_be_no_item(question: str, answer: str, message: str) -> None:
+    docs = [{"question": "q", "answer": "#### 2"}, {"question": question, "answer": answer}]
+    with pytest.raises(UserError, match=message):
+        _make(load("gsm8k"), "gsm8k", docs, [], num_fewshot=0)
+
+
 def test_a_chat_template_s_messages_and_choices() -> None:
     doc = {"question": " q ", "choices": ["a", "b", "c", "d"], "answer": 2, "subject": "high_x"}
     (plain,) = _make(load("mmlu"), "high_x", [doc], [])

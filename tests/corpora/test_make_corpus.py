@@ -289,6 +289,8 @@ def _with(index: int, **changes: Any) -> list[dict[str, Any]]:
         (_without("instruction"), r"record 5: no field 'instruction'"),
         (_with(6, output="  "), r"record 7: the response is empty.*on_empty: drop"),
         (_with(6, output=None), r"record 7: the response is empty"),
+        (_with(6, output="\u200b\u00ad "), r"record 7: the response is empty"),
+        (_with(6, instruction="\ufeff", input=""), r"record 7: the instruction is empty"),
         (_with(4, instruction=""), r"record 5: the instruction is empty"),
         (_with(6, output=7), r"record 7: output is no text"),
         (_with(6, input=97), r"record 7: input is no text"),

@@ -83,6 +83,13 @@ def test_what_a_model_wrote_is_no_markup(
     assert "[bold red]x" in capsys.readouterr().out
 
 
+def test_only_line_feeds_end_lines(tmp_path: Path) -> None:
+    (tmp_path / "x.tsv").write_text("name\tvalue\na\u2028b\x85c\t1\r\n\t2\n", "utf-8")
+    _, rows = show.read_tsv(tmp_path / "x.tsv")
+    assert [row["name"] for row in rows] == ["a\u2028b\x85c", ""]
+    assert [row["value"] for row in rows] == ["1", "2"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"), [("", "is empty"), ("a\tb\n1\n", "x.tsv:2: 1 fields"), (None, "cannot be")]
 )

@@ -12,6 +12,7 @@ from zpdbench.benchmarks import answers, rendering
 from zpdbench.benchmarks.definition import TARGET_DELIMITER, Definition
 from zpdbench.benchmarks.loaders import Docs
 from zpdbench.errors import UserError
+from zpdbench.texts import encodable
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def make_items(
                 "stop": list(definition.stop),
                 "max_tokens": limit if definition.kind == "generate" else 0,
                 "gold": gold,
-                "doc": files.canonical_json(dict(doc)),
+                "doc": encodable(files.canonical_json(dict(doc)), f"{definition.name} {name}"),
                 "template": template,
             }
             # Being asked on the way does not change an item: its answers stay in the cache.

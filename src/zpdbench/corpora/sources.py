@@ -70,7 +70,8 @@ def read(
         prompt, response = (encodable(part, where) for part in _parts(source.format, given))
         if corpus.prepare.drop_defects:
             prompt = without_placeholder(prompt)
-        if not response.strip():
+        # What shows nothing (zero-width characters alone) is empty.
+        if not fold(response).strip():
             if corpus.on_empty == "error":
                 raise UserError(
                     "the response is empty",
@@ -79,7 +80,7 @@ def read(
                 )
             counts["with an empty response left out"] += 1
             continue
-        if not prompt.strip():
+        if not fold(prompt).strip():
             raise UserError("the instruction is empty", where=where, fix="mend the record")
         kept = composed(prompt), composed(response)
         if kept != (prompt, response):
