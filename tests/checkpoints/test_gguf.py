@@ -15,7 +15,7 @@ from tests.checkpoints.gguf_files import TEXTS
 from zpdbench import preflight, study
 from zpdbench.checkpoints import gguf_header, gguf_model, gguf_tokenizer, make_checkpoint
 from zpdbench.errors import UserError
-from zpdbench.study import LocalModel
+from zpdbench.study import LocalModel, Upscale
 
 SHAPE: dict[str, Any] = {
     "hidden_size": 128,
@@ -158,7 +158,6 @@ def test_ends_are_the_file_s_and_those_known_by_name(tmp_path: Path) -> None:
         ("llama", {"llama.attention.sliding_window": 64}),
         ("llama", {"llama.logit_scale": 0.25}),
         ("gemma2", {"gemma2.final_logit_softcapping": 15.0}),
-        ("starcoder2", {"starcoder2.rope.freq_base": 123456.0}),
         ("stablelm", {"stablelm.rope.dimension_count": 32}),
     ],
 )
@@ -182,14 +181,49 @@ def test_a_statement_that_is_kept_is_none(tmp_path: Path) -> None:
     assert _make(_file(tmp_path, further=further), tmp_path / "out")["layers"] == 2
 
 
+def test_the_rotation_s_base_is_the_file_s(tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model, words = _model("starcoder2")
+    model.config.rope_parameters["rope_theta"] = 999999.5
+    model = _like(model, model.config)
+    said = {"starcoder2.rope.freq_base": 999999.5}  # no key that transformers knows
+    path = gguf_files.write(
+        tmp_path / "m.gguf", model, "starcoder2", words, pre="starcoder", further=said
+    )
+    _make(path, tmp_path / "out")
+    made = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
+    ids = torch.arange(40).view(1, 40)
+    with torch.no_grad():
+        assert torch.equal(made(ids).logits, model(ids).logits)
+
+
+def _like(model: Any, config: Any) -> Any:
+    """`model`'s weights in a model of another configuration."""
+    made = type(model)(config).eval()
+    made.load_state_dict(model.state_dict(), strict=False)
+    return made
+
+
+def test_a_model_out_of_a_file_is_made_deeper(tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    spec = LocalModel(source="local", path=str(_file(tmp_path)), upscale=Upscale(drop=0))
+    assert make_checkpoint.make("m", spec, tmp_path / "out")["layers"] == 4
+    made = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
+    with torch.no_grad():
+        assert torch.isfinite(made(torch.arange(20).view(1, 20)).logits).all()
+
+
 def test_a_tensor_that_transformers_passes_over_is_refused(tmp_path: Path) -> None:
     import torch
 
     model, words = _model("llama")
     # A Llama with biases, which its configuration in GGUF cannot say.
     model.config.attention_bias = True
-    biased = type(model)(model.config)
-    biased.load_state_dict(model.state_dict(), strict=False)
+    biased = _like(model, model.config)
     torch.nn.init.ones_(biased.model.layers[0].self_attn.v_proj.bias)
     path = gguf_files.write(tmp_path / "m.gguf", biased, "llama", words)
     with pytest.raises(UserError, match="is not read by transformers"):
@@ -217,6 +251,12 @@ def _split(name: str) -> Any:
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
+
+
+@pytest.mark.parametrize("name", sorted(gguf_header.SPLITS))
+def test_every_known_way_to_split_is_one(name: str) -> None:
+    cut = gguf_tokenizer._splitter(name).pre_tokenize_str("It's 2026:  see")
+    assert len(cut) > 3 and cut[-1][0].endswith("see")
 
 
 @pytest.mark.parametrize("name", ["gpt-2", "smollm", "qwen2", "llama-bpe"])

@@ -45,6 +45,7 @@ def load(header: Header) -> PreTrainedModel:
     folder, file = header.path.parent, header.path.name
     try:
         config = AutoConfig.from_pretrained(folder, gguf_file=file)
+        _rotate_as_said(header, config)
         _check_statements(header, config)
         with torch.device("meta"):
             fresh = AutoModelForCausalLM.from_config(_fresh_config(config), dtype=torch.float32)
@@ -101,6 +102,13 @@ def _fresh_config(config: Any) -> Any:
         if common not in fields and hasattr(made, own):
             made.__dict__.setdefault(common, getattr(made, own))
     return made
+
+
+def _rotate_as_said(header: Header, config: Any) -> None:
+    """Give the rotation the file's base, which transformers does not read of StarCoder 2."""
+    rope, base = getattr(config, "rope_parameters", None), header.of_model("rope.freq_base")
+    if rope and "rope_theta" in rope and isinstance(base, float):
+        rope["rope_theta"] = base
 
 
 def _check_tensors(header: Header, model: PreTrainedModel) -> None:
@@ -211,7 +219,7 @@ def _statements(config: Any) -> dict[str, tuple[Any, ...]]:
         "expert_shared_feed_forward_length": (own("shared_expert_intermediate_size"),),
         "use_parallel_residual": (own("use_parallel_residual"),),
         "shortconv.l_cache": (own("conv_L_cache"),),
-        "tensor_data_layout": ("Meta AI original pth",),
+        "tensor_data_layout": ("Meta AI original pth", "jploski"),
     }
 
 
