@@ -801,7 +801,10 @@ def _grid_keys(study: Study, wildcards: Any) -> Any:
 
 
 def _statistics_keys(study: Study, wildcards: Any) -> Any:
-    return [_grid_keys(study, wildcards), study.resolved_hypotheses.model_dump(mode="json")]
+    # Every row names its benchmark's form.
+    forms = {name: study.form(name) for name in sorted(study.benchmarks)}
+    hypotheses = study.resolved_hypotheses.model_dump(mode="json")
+    return [_grid_keys(study, wildcards), hypotheses, forms]
 
 
 TABLES = ("rq1", "h3b", "r1", "efficiency", "power", "expected")
