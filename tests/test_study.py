@@ -145,6 +145,18 @@ def _digests(text: str, tmp_path: Path) -> dict[str, str]:
         ),
         # The digest of the hypotheses stands in every row, those of scores.tsv included.
         ("alpha: 0.05", "alpha: 0.01", {"aggregate_scores", "h3a"}),
+        (
+            "apply_chat_template: true",
+            "apply_chat_template: false",
+            {"make_items", "generate_chunk", "aggregate_scores", "h3a"},
+        ),
+        (
+            "num_fewshot: 0, max_tokens: 64 }",
+            "num_fewshot: 0, max_tokens: 64, fewshot_as_multiturn: false }",
+            {"make_items", "generate_chunk", "score_run", "aggregate_scores", "h3a"},
+        ),
+        ("results: results", "template_date: 2030-01-02", {"train_adapter", "generate_chunk"}),
+        ("results: results", "template_date: 2024-07-26", set()),
         ("zpd: { order: zpd", "zpd: { order: random", set()),
         ("results: results", "results: elsewhere", set()),
         (
@@ -238,6 +250,24 @@ def test_what_a_server_is_asked_for_is_in_the_digest(
         for section in (before, {**before, **change})
     }
     assert len(digests) == 1 + remade
+
+
+def test_a_benchmark_may_be_asked_otherwise(mini: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(
+        mini.replace("mmlu: { source", "mmlu: { apply_chat_template: false, source", 1)
+        .replace("kobest: { source", "kobest: { fewshot_as_multiturn: false, source", 1)
+        .replace("results: results", "template_date: 2030-01-02", 1),
+        "utf-8",
+    )
+    loaded = study.load(path)
+    assert {name: loaded.form(name) for name in loaded.benchmarks} == {
+        "humaneval": "chat",
+        "gsm8k": "chat",
+        "mmlu": "plain",
+        "kobest": "chat-one-turn",
+    }
+    assert loaded.template_date.isoformat() == "2030-01-02"
 
 
 def test_full_fine_tuning_is_evaluated_at_its_last_step(

@@ -880,8 +880,11 @@ def _grid_keys(study: Study, wildcards: Any) -> Any:
 
 
 def _statistics_keys(study: Study, wildcards: Any) -> Any:
+    # Every row names its benchmark's form.
+    forms = {name: study.form(name) for name in sorted(study.benchmarks)}
     resolved = study.resolved_hypotheses
-    return [_grid_keys(study, wildcards), resolved.model_dump(mode="json"), resolved.digest()]
+    hypotheses = [resolved.model_dump(mode="json"), resolved.digest()]
+    return [_grid_keys(study, wildcards), *hypotheses, forms]
 
 
 TABLES = ("rq1", "h3b", "r1", "efficiency", "power", "expected")

@@ -314,6 +314,14 @@ def _empty_choice(grid: Grid) -> None:
     tiny.save_items(grid.items()[1], "letters", choices=[" A", ""])
 
 
+def _equal_choices(grid: Grid) -> None:
+    tiny.save_items(grid.items()[1], "letters", choices=[" A", " B", " A"])
+
+
+def _stop_within_a_special_token(grid: Grid) -> None:
+    tiny.save_items(grid.items()[0], "generate", stop=["def", "<|im_end|>\n"])
+
+
 def _long_prompt(grid: Grid) -> None:
     tiny.save_items(grid.items()[0], "generate", prompt="fox " * 500)
 
@@ -330,6 +338,8 @@ def _long_prompt(grid: Grid) -> None:
         (_empty_items, "no items in it"),
         (_empty_prompt, "item '0'.*empty prompt"),
         (_empty_choice, "item '0'.*choice is empty"),
+        (_equal_choices, "item '0'.*two of its choices have the same tokens"),
+        (_stop_within_a_special_token, "item '0'.*holds a special token and more"),
         (_long_prompt, r"item '0'.*needs \d+ tokens"),
     ],
 )

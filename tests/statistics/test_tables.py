@@ -109,6 +109,31 @@ def run(module: object, folder: Path, **more: object) -> list[dict[str, str]]:
     return rows
 
 
+def test_every_row_names_its_benchmark_s_form(study: Path) -> None:
+    path = study / "study.yaml"
+    said = path.read_text("utf-8")
+    path.write_text(
+        said.replace("mmlu: {}", "mmlu: {apply_chat_template: false}").replace(
+            "kobest: {}", "kobest: {fewshot_as_multiturn: false}"
+        )
+        + "generations: {apply_chat_template: true}\n",
+        "utf-8",
+    )
+    forms = {"mmlu": "plain", "humaneval": "chat", "gsm8k": "chat", "kobest": "chat-one-turn"}
+    try:
+        rows = run(h3b, study) + run(rq1, study)
+    finally:
+        path.write_text(said, "utf-8")
+    assert {r["benchmark"] for r in rows} & set(forms)
+    for row in rows:
+        if row["benchmark"] in forms:
+            assert row["form"] == forms[row["benchmark"]]
+        else:  # a mean's
+            assert len(row["form"].split("+")) > 1 and set(row["form"].split("+")) <= {
+                *forms.values()
+            }
+
+
 def test_scores_have_both_item_sets_where_a_curve_needs_them(study: Path) -> None:
     rows = read(study / "scores.tsv")
     cell = [
