@@ -108,7 +108,7 @@ def variables(setting: Setting, cpu: Processor, given: Mapping[str, str]) -> dic
     Raises:
         UserError: the processor has not what `portable` computes with.
     """
-    found = {_CHOSEN: setting}
+    found: dict[str, str] = {_CHOSEN: setting}
     if cpu.has_avx2:
         found |= _TABLES
     if setting == "portable":
