@@ -179,6 +179,11 @@ def test_what_a_template_puts_behind_an_answer_is_not_learnt(tmp_path: Path) -> 
     assert labels[-1] == encoder.end
     # "assistant: one" merges across the prompt's end; behind the space that is there it is "one".
     assert encoder.text.spell(prompt.tolist(), labels) == "one"
+    # So it is where the answer is closed by a token that no text shows.
+    closed = template.replace("{{ m.content }}", "{{ m.content }}{{ eos_token }}")
+    encoder = Encoder(kinds.save(tmp_path / "c", "llama2", closed))
+    again = encoder.encode(["1?"], ["one"], 256)
+    assert again[0][again.prompts[0] :].tolist() == labels
 
 
 def test_a_name_of_the_model_s_own_reaches_the_template(tmp_path: Path) -> None:
@@ -212,6 +217,8 @@ def test_several_templates_and_none_the_default_is_refused(tmp_path: Path) -> No
     named = [{"name": n, "template": TURNS} for n in ("rag", "tool_use")]
     with pytest.raises(UserError, match="none called default"):
         Tokenizer(kinds.save(tmp_path / "m", "qwen2", chat_template=named))
+    with pytest.raises(UserError, match="no readable chat template"):
+        Tokenizer(kinds.save(tmp_path / "m", "qwen2", chat_template=[{"name": "default"}]))
     named[0]["name"] = "default"
     assert Tokenizer(kinds.save(tmp_path / "m", "qwen2", chat_template=named)).template == TURNS
 

@@ -92,19 +92,26 @@ class Tokenizer:
 
     def _template(self) -> str | None:
         path = self.folder / "chat_template.jinja"
-        if path.exists():
-            return path.read_text("utf-8")
         given = self.config.get("chat_template")
-        if not isinstance(given, list):
-            return given or None
-        named = {t["name"]: t["template"] for t in given}
+        try:
+            if path.exists():
+                return path.read_text("utf-8")
+            if given is None or isinstance(given, str):
+                return given or None
+            named = {str(t["name"]): str(t["template"]) for t in given}
+        except (ValueError, OSError, KeyError, TypeError) as error:
+            raise UserError(
+                f"no readable chat template ({one_line(error)})",
+                where=str(self.folder),
+                fix="mend chat_template in the checkpoint's tokenizer files",
+            ) from error
         if "default" not in named:
             raise UserError(
                 f"has the chat templates {', '.join(sorted(named))}, and none called default",
                 where=str(self.folder / "tokenizer_config.json"),
                 fix="name one of them default, or leave one",
             )
-        return str(named["default"])
+        return named["default"]
 
     # -- ids --------------------------------------------------------------------------------------
 
@@ -130,9 +137,12 @@ class Tokenizer:
         alone = self.backend.encode(text, add_special_tokens=False).ids
         anchor = self.backend.encode("\n", add_special_tokens=False).ids
         behind = self.backend.encode("\n" + text, add_special_tokens=False).ids
-        if behind[: len(anchor)] == anchor and self.spell(prompt, alone) != text:
+        shown = text
+        for special in self._special_ids:
+            shown = shown.replace(special, "")
+        if behind[: len(anchor)] == anchor and self.spell(prompt, alone) != shown:
             other = behind[len(anchor) :]
-            return other if self.spell(prompt, other) == text else alone
+            return other if self.spell(prompt, other) == shown else alone
         return alone
 
     def decode(self, ids: Sequence[int]) -> str:
