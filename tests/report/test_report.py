@@ -169,7 +169,9 @@ def test_first_card_says_what_the_table_says(page: Path, lock: Path) -> None:
         assert results.p_value(row.number(column)) in html.unescape(words_)
     for column in ("effect_small", "effect_large"):
         assert results.number(row.number(column), 1, sign=True) in words_
-    assert row["per_seed_small"] in words_ and "For new items of the kind" in words_
+    # What needs more seeds than there are is not told.
+    assert (row["per_seed_small"] in words_) == (row["left_out_p_low"] != "NA")
+    assert ("For new items of the kind" in words_) == (row["new_items_p"] != "NA")
     assert "Not random, and so not covered: base models, corpus, decoding seed" in words_
     assert f"{row['n_seeds']} seeds" in words_ and f"시드 {row['n_seeds']}개" in words_
 
@@ -208,7 +210,7 @@ def test_the_first_card_of_a_made_study(
     first = re.search(r'<article class="card (\w+) main">(.*?)</article>', text, re.S)
     assert first and first[1] == word.replace(" ", "_")
     told = html.unescape(re.sub(r"<[^>]+>", "", first[2]))
-    for said in MADE[word]:
+    for said in (*MADE[word], "For new items of the kind", "With any one seed left out"):
         assert said in told
     for other in set(MADE) - {word}:
         assert MADE[other][0] not in told

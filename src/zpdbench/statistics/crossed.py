@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from zpdbench.statistics import effects, metrics, resampling, tables
 
 DRAWS = 2000
+MIN_SEEDS = 5
+"""Below this many seeds no interval for new items is shown: at three it covers 93 %."""
 _BLOCK = 200
 Run = tuple[str, str, str]
 Drawn = Mapping[str, NDArray[np.float64]]
@@ -139,11 +141,11 @@ class Components:
     noise: float
     """The part of `seeds` that is single runs' noise on single items: more items make it less."""
     df: float
-    """Of seeds and items together (Satterthwaite, the items taken as many)."""
+    """Of seeds and items together (Satterthwaite)."""
 
 
 def components(
-    groups: Sequence[NDArray[np.float64]], shared: float, both: float
+    groups: Sequence[NDArray[np.float64]], shared: float, both: float, n_items: float = math.inf
 ) -> Components | None:
     """Variance components of the sum of the groups' means; None where seeds do not vary.
 
@@ -151,6 +153,8 @@ def components(
         groups: per-seed values of independent groups (one, where the models are paired by seed).
         shared: variance of the estimate under items resampled for all runs at once.
         both: sum over groups of the mean variance of one seed's value so resampled, over its n.
+        n_items: how many there are, for the factor n / (n - 1) that a resample's variance lacks and
+            for its degrees of freedom; by default taken as many.
 
     Items add (shared - both) n / (n - 1), what they contribute beyond the noise that the spread
     between seeds holds already: for linear scores the two-way cluster formula
@@ -162,20 +166,27 @@ def components(
     if not seeds > 0:
         return None
     n = min(g.size for g in groups)
-    items = max(shared - both, 0.0) * n / (n - 1)
-    df = (seeds + items) ** 2 / sum(
-        p**2 / (g.size - 1) for p, g in zip(pieces, groups, strict=True)
-    )
+    unbiased = 1.0 if math.isinf(n_items) else n_items / (n_items - 1)
+    items = unbiased * max(shared - both, 0.0) * n / (n - 1)
+    squares = sum(p**2 / (g.size - 1) for p, g in zip(pieces, groups, strict=True))
+    df = (seeds + items) ** 2 / (squares + items**2 / (n_items - 1))
     return Components(seeds, items, max(both - items / n, 0.0), df)
 
 
 def resampled(
-    groups: Sequence[NDArray[np.float64]], under_draws: Sequence[NDArray[np.float64]]
+    groups: Sequence[NDArray[np.float64]],
+    under_draws: Sequence[NDArray[np.float64]],
+    n_items: float,
 ) -> Components | None:
-    """`components` of values whose resampled ones, [draws, seeds] a group, are at hand."""
+    """`components` of values whose resampled ones, [draws, seeds] a group, are at hand.
+
+    None below MIN_SEEDS too.
+    """
+    if min(g.size for g in groups) < MIN_SEEDS:
+        return None
     shared = float(sum(d.mean(axis=1) for d in under_draws).var())
     both = sum(float(d.var(axis=0).mean()) / d.shape[1] for d in under_draws)
-    return components(groups, shared, both)
+    return components(groups, shared, both, n_items)
 
 
 def test(

@@ -61,9 +61,12 @@ def _h3a(table: pl.DataFrame, hypotheses: Hypotheses, config: Mapping[str, Any])
 def _h3b(table: pl.DataFrame, hypotheses: Hypotheses, config: Mapping[str, Any]) -> str | None:
     from zpdbench.statistics import h3b, runs
 
-    if settings.inapplicable(hypotheses, "h3b", config):
+    # A file with hypotheses alone names no benchmarks: those that were scored.
+    named = settings.study_names(config, "benchmarks") or table["benchmark"].unique().to_list()
+    conditions = settings.study_names(config, "conditions")
+    if hypotheses.inapplicable("h3b", conditions=conditions, benchmarks=named):
         return None
-    h = h3b.applicable(hypotheses.h3b, settings.study_names(config, "benchmarks"))
+    h = h3b.applicable(hypotheses.h3b, named)
     try:
         data = runs.final_runs(
             table,

@@ -527,7 +527,11 @@ def _add_reach(
                 notes.append(
                     f"fragile: {lost} of {row['n_seeds']} seeds left out change the verdict"
                 )
-    if drawn is not None:
+    if drawn is not None and 2 <= row["n_seeds"] < crossed.MIN_SEEDS:
+        notes.append(
+            f"below {crossed.MIN_SEEDS} seeds no interval for new items keeps its level: NA"
+        )
+    elif drawn is not None:
         difference, gain, found = for_new_items(cells, h, benchmark, drawn)
         said = judge(difference, gain, h.alpha, margin=h.margin, margin_gain=h.margin_gain)
         row |= {
@@ -541,7 +545,7 @@ def _add_reach(
                 "error_seeds": math.sqrt(found.seeds), "error_items": math.sqrt(found.items),
                 "noise_share": min(found.noise / found.seeds, 1.0),
             }  # fmt: skip
-        if is_primary and said.verdict != row["verdict"]:
+        if is_primary and said.verdict != row["verdict"] and math.isfinite(said.p_value):
             notes.append(
                 f"on these {row['n_items']} items only: for new items of the kind "
                 f"[{difference.low:+.2f}, {difference.high:+.2f}], p {_said(said.p_value)}: "
@@ -555,12 +559,17 @@ def for_new_items(
 ) -> tuple[effects.Test, effects.Test, crossed.Components | None]:
     """The rule's two tests for new items as well as new seeds, and the difference's components."""
     names = cells.benchmarks if benchmark == MEAN else [benchmark]
+    n_items = float(sum(cells.n_items[cells.benchmarks.index(b)] for b in names))
     under = {r: np.mean([drawn[b][r] for b in names], axis=0) for r in ROLES}
     d = {r: cells.differences(r, benchmark, "pp") for r in ROLES}
     if cells.is_paired:
-        parts = crossed.resampled([d["large"] - d["small"]], [under["large"] - under["small"]])
+        parts = crossed.resampled(
+            [d["large"] - d["small"]], [under["large"] - under["small"]], n_items
+        )
     else:
-        parts = crossed.resampled([d["large"], -d["small"]], [under["large"], -under["small"]])
+        parts = crossed.resampled(
+            [d["large"], -d["small"]], [under["large"], -under["small"]], n_items
+        )
     role = gaining(h)
     return (
         crossed.test(
@@ -572,7 +581,7 @@ def for_new_items(
         ),
         crossed.test(
             float(d[role].mean()),
-            crossed.resampled([d[role]], [under[role]]),
+            crossed.resampled([d[role]], [under[role]], n_items),
             side="larger",
             alpha=h.alpha,
             margin=h.margin_gain,

@@ -221,7 +221,7 @@ def _crossed_row(
     cells: h3a.Cells, h: H3a, benchmark: str, method: str, test: effects.Test, note: str
 ) -> dict[str, Any]:
     if math.isnan(test.p_value):
-        note = "one seed only, or zero variance between seeds: NA"
+        note = "one seed only, too few seeds, or zero variance between seeds: NA"
     return {
         **_base(cells, h, benchmark, "pp"), "method": method, "difference": test.estimate,
         "low": test.low, "high": test.high, "statistic": test.statistic, "df": test.df,
