@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from zpdbench.benchmarks import Definition, find, items, load, loaders
+from zpdbench.benchmarks import Definition, find, items, load, loaders, rendering
 from zpdbench.errors import UserError
 
 SPLITS = {"test": "test", "train": "train", "dev": "dev"}
@@ -284,3 +284,21 @@ def test_what_a_benchmark_needs_of_the_hub() -> None:
     assert load("humaneval").hub_sources()[1] == ["openai_humaneval/test-*.parquet"]
     assert len(load("mmlu").hub_sources()[1]) == 2 * 57
     assert load("kobest").hub_sources(["kobest_wic"])[1] == ["wic/test.jsonl", "wic/train.jsonl"]
+
+
+def test_a_chat_of_one_turn_is_the_plain_prompt_behind_its_description() -> None:
+    """The harness's multiturn_to_singleturn: shots and question are one user message."""
+    doc = {"question": "1 + 1?", "choices": ["1", "2", "3", "4"], "answer": 1, "subject": "x"}
+    made = {
+        turns: rendering.render("mmlu", doc, [doc, doc], chat=True, multiturn=turns)
+        for turns in (True, False)
+    }
+    description, question = made[False].messages
+    assert (description["role"], question["role"]) == ("system", "user")
+    assert description["content"] + question["content"] == made[False].prompt == made[True].prompt
+    assert len(made[True].messages) == 6 and made[True].choices == made[False].choices
+    ids = {
+        load("mmlu").template_id("x", num_fewshot=2, chat=True, multiturn=turns)
+        for turns in (True, False)
+    }
+    assert len(ids) == 2
