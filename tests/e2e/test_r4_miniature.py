@@ -23,6 +23,7 @@ from zpdbench import embedded, files, revisions, study
 from zpdbench.benchmarks import load, loaders
 from zpdbench.checkpoints import make_checkpoint
 from zpdbench.revisions import Pin
+from zpdbench.statistics.verdicts import VERDICTS
 
 pytestmark = pytest.mark.slow
 
@@ -214,7 +215,7 @@ def test_r4_in_miniature_runs_to_every_result(root: Path, tmp_path: Path, data_d
     header = lines[0].split("\t")
     rows = [dict(zip(header, line.split("\t"), strict=True)) for line in lines[1:]]
     assert {(r["model_small"], r["model_large"]) for r in rows} == {(SMALL, LARGE)}
-    assert {r["verdict"] for r in rows} <= {"supported", "contradicted", "inconclusive"}
+    assert {r["verdict"] for r in rows} <= {*VERDICTS, "NA"}
     assert all(": shortfall, has " in r["note"] for r in rows)
     # The shortfall that r4.yaml chooses stands beside every run.
     said = files.read_manifest(results / f"adapters/{LARGE}/zpd/s1")["notes"]
