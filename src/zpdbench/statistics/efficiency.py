@@ -170,7 +170,8 @@ def area(curves: Curves, *, alpha: float = 0.025) -> dict[str, Any]:
     """Mean score along the way, treatment - control, per seed: paired t, one-sided.
 
     The area under a curve (trapezoids) over its steps, in points. It needs no target, no smoothing
-    and no censoring; how often it finds a faster condition was not simulated. It counts a higher end as well as an earlier rise.
+    and no censoring; how often it finds a faster condition was not simulated. It counts a higher
+    end as well as an earlier rise.
     """
     span = float(curves.steps[-1] - curves.steps[0])
     gains = curves.treatment - curves.control
