@@ -41,11 +41,11 @@ def main(setting: str, threads: int) -> None:
             for m in COUNTS
             if not torch.equal(products.linear(x[:m].contiguous(), w, None), whole[:m])
         ]
-    head = torch.randn(40011, 64, generator=generator)
+    head = torch.randn(20011, 64, generator=generator)
     hidden = torch.randn(530, 64, generator=generator)
-    targets = torch.randint(40011, (530,), generator=generator)
+    targets = torch.randint(20011, (530,), generator=generator)
     all_at_once = measure(hidden, head, targets)
-    for m in (1, 2, 3, 5, 9, 40, 513):
+    for m in (1, 3, 9, 513):
         alone = measure(hidden[:m], head, targets[:m])
         for name in ("loss", "confidence", "entropy"):
             if not torch.equal(getattr(alone, name), getattr(all_at_once, name)[:m]):
@@ -59,7 +59,7 @@ def main(setting: str, threads: int) -> None:
         network = decoder.load(made)
     learner = ModelLearner(network, tokens, np.arange(4))
     together = learner.score(np.arange(40))
-    for size in (1, 3, 7):
+    for size in (3, 7):
         for first in range(0, 40, size):
             rows = np.arange(first, min(first + size, 40))
             found = learner.score(rows)
