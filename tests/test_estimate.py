@@ -222,7 +222,7 @@ def test_what_a_reader_would_want_to_have_known(r4: Study, mini: Study) -> None:
     for part in (
         "100,000 examples asked, 21,632 are public",
         "differ in more than size (qwen2.5; solar)",
-        "5 seeds: power 0.18 for the claimed difference 0.7",
+        "5 seeds: power 0.27 for the claimed difference 3.2 points and gain 5.5",
         "zpdbench pin",
         "the window lags the model",
     ):
@@ -329,7 +329,7 @@ def test_a_plan_has_totals_and_a_smallest_effect_without_a_claim(
     cli.main(["plan", "--configfile", str(root / "config/ladder.yaml"), "--hardware", "h100"])
     said = capsys.readouterr().out
     assert "H100 80 GB  all" in " ".join(said.split("\n")).replace("   ", "  ")
-    assert "no claim" in said and "smallest difference of two d" in said
+    assert "no claim" in said and "smallest d found (0.80)" in said
     for part in ("data", "answers", "own cache"):
         assert part in said
     cli.main(["plan", "--configfile", str(root / "config/mini.yaml")])

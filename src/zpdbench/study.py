@@ -660,6 +660,7 @@ class Study(Section):
             "training": self.training.model_dump(mode="json", exclude=_HOW_TRAINED),
             "benchmarks": benchmarks,
             "generations": self.generations.model_dump(mode="json", exclude=_HOW_ASKED),
+            "template_date": self.template_date.isoformat(),
         }
 
     @property

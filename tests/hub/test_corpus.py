@@ -18,7 +18,11 @@ def test_pinned_data_become_a_corpus(config: Path, hub: server.Hub) -> None:
     with pytest.raises(UserError, match=r"no revision is pinned.*zpdbench pin"):
         make_corpus.build(study.load(config))
     frame, notes = make_corpus.build(pinned(config))
-    assert len(frame) == 40 and set(frame["language"]) == {"ko"} and notes == []
+    assert (
+        len(frame) == 40
+        and set(frame["language"]) == {"ko"}
+        and notes == ["orca: fields that are not used: id (40)"]
+    )
     assert frame["prompt"][1].startswith("당신은 도움이 되는 조수입니다.\n\n1에 2을")
     asked = len(hub.asked)
     again, _ = make_corpus.build(study.load(config))

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from tests.statistics.grids import CONFIG, grid
+from zpdbench import files
 from zpdbench.cli import main
 from zpdbench.errors import UserError
 from zpdbench.report import draw_figures, show
@@ -85,7 +86,7 @@ def test_what_a_model_wrote_is_no_markup(
 
 def test_only_line_feeds_end_lines(tmp_path: Path) -> None:
     (tmp_path / "x.tsv").write_text("name\tvalue\na\u2028b\x85c\t1\r\n\t2\n", "utf-8")
-    _, rows = show.read_tsv(tmp_path / "x.tsv")
+    _, rows = files.read_tsv(tmp_path / "x.tsv")
     assert [row["name"] for row in rows] == ["a\u2028b\x85c", ""]
     assert [row["value"] for row in rows] == ["1", "2"]
 

@@ -139,7 +139,7 @@ def test_rank_and_assumption_tests(y: np.ndarray, want: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("y", "want"), MODELS)
 def test_paired_t_and_effect_size(y: np.ndarray, want: dict[str, Any]) -> None:
-    test = effects.paired(y[3] - y[0], side="different")
+    test = effects.paired(y[3] - y[0], side="different", alpha=0.05)
     reference = want["paired"]
     near(test.estimate, reference["estimate"])
     near(test.statistic, reference["t"])

@@ -54,12 +54,12 @@ BCG = np.array(
 
 
 def test_sleep_paired_and_welch() -> None:
-    paired = effects.paired(SLEEP[0] - SLEEP[1], side="different")
+    paired = effects.paired(SLEEP[0] - SLEEP[1], side="different", alpha=0.05)
     assert paired.statistic == pytest.approx(-4.0621, abs=5e-5)
     assert paired.df == 9
     assert paired.p_value == pytest.approx(0.002833, abs=5e-7)
     assert (paired.low, paired.high) == pytest.approx((-2.4598858, -0.7001142), abs=5e-8)
-    welch = effects.welch(SLEEP[1], SLEEP[0], side="different")
+    welch = effects.welch(SLEEP[1], SLEEP[0], side="different", alpha=0.05)
     assert welch.statistic == pytest.approx(-1.8608, abs=5e-5)
     assert welch.df == pytest.approx(17.776, abs=5e-4)
     assert welch.p_value == pytest.approx(0.07939, abs=5e-6)
