@@ -299,18 +299,17 @@ def _tokenizer(tmp_path: Path, header: gguf_header.Header) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("kind", "further", "before", "after"),
+    ("kind", "further", "before"),
     [
-        ("llama", {}, True, False),  # where a file does not say: llama.cpp's usual
-        ("llama", {"add_bos_token": False}, False, False),
-        ("llama", {"add_eos_token": True}, True, True),
-        ("gpt-2", {}, False, False),
-        ("gpt-2", {"add_bos_token": True, "add_eos_token": True}, True, True),
-        ("llama-bpe", {}, True, False),
+        ("llama", {}, True),  # where a file does not say: llama.cpp's usual
+        ("llama", {"add_bos_token": False}, False),
+        ("gpt-2", {}, False),
+        ("gpt-2", {"add_bos_token": True}, True),
+        ("llama-bpe", {}, True),
     ],
 )
 def test_a_text_is_surrounded_by_what_the_file_says(
-    tmp_path: Path, kind: str, further: dict[str, bool], before: bool, after: bool
+    tmp_path: Path, kind: str, further: dict[str, bool], before: bool
 ) -> None:
     from transformers import AutoTokenizer
 
@@ -322,8 +321,22 @@ def test_a_text_is_surrounded_by_what_the_file_says(
     )
     _make(path, tmp_path / "out")
     ids, named = _ids(tmp_path / "out", "hello"), words["ids"]
-    assert (ids[0] == named["bos"]) is before and (ids[-1] == named["eos"]) is after
+    assert (ids[0] == named["bos"]) is before and ids[-1] != named["eos"]
     assert AutoTokenizer.from_pretrained(tmp_path / "out").encode("hello") == ids
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt-2"])
+def test_a_file_that_ends_every_text_is_refused(tmp_path: Path, kind: str) -> None:
+    """A prompt would be ended too, and every choice with it."""
+    words = _pieces() if kind == "llama" else _bytes()
+    further = {"tokenizer.ggml.add_eos_token": True}
+    pre = None if kind == "llama" else kind
+    path = gguf_files.write(
+        tmp_path / "m.gguf", _llama(len(words["tokens"])), "llama", words, pre=pre, further=further
+    )
+    with pytest.raises(UserError, match="post-processor ends every text"):
+        _make(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def _llama(vocabulary: int) -> Any:

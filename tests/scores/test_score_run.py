@@ -263,10 +263,10 @@ def _other(rows: list[Row]) -> list[Row]:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (_without, "humaneval item 'embedded/3': no sample 0"),
-        (_twice, "humaneval item 'embedded/3', sample 0: given twice"),
+        (_without, "humaneval item 'embedded/8': no sample 0"),
+        (_twice, "humaneval item 'embedded/8', sample 0: given twice"),
         (_unknown, "humaneval item 'x': unknown item"),
-        (_changed, "humaneval item 'embedded/3': the item has changed since"),
+        (_changed, "humaneval item 'embedded/8': the item has changed since"),
         (_short, "1 log-likelihoods of 2 choices"),
         (_nan, "2 log-likelihoods of 2 choices: [nan, nan]"),
         (_other, "no answers of mini-qwen/zpd/0"),

@@ -71,6 +71,7 @@ def _rebuilt(header: Header) -> Tokenizer:
     }
     tokenizer, _ = convert_gguf_tokenizer(header.architecture, told)
     tokens = header.of_tokenizer("tokens")
+    tokenizer = _without_others(tokenizer, len(tokens))
     if told["tokenizer_type"] == "gpt2":
         split = header.split
         assert split is not None, "a checked header says it"
@@ -92,6 +93,13 @@ def _rebuilt(header: Header) -> Tokenizer:
     left = [t for t, k in zip(tokens, kinds, strict=False) if k == control]
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in left])
     return tokenizer
+
+
+def _without_others(tokenizer: Tokenizer, size: int) -> Tokenizer:
+    """Without the tokens that transformers adds behind the file's `size`: no model embeds them."""
+    content = json.loads(tokenizer.to_str())
+    content["added_tokens"] = [t for t in content["added_tokens"] if t["id"] < size]
+    return type(tokenizer).from_str(json.dumps(content))
 
 
 def _splitter(name: str) -> PreTokenizer:
