@@ -79,17 +79,18 @@ class Processor:
 
 
 @cache
-def processor() -> Processor:
-    """This machine's."""
+def processor(root: Path = Path("/")) -> Processor:
+    """This machine's; /proc is looked for below `root`."""
     facts = {"vendor_id": "unknown", "model name": platform.machine(), "flags": ""}
     try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+        lines = (root / "proc/cpuinfo").read_text("utf-8", "replace").splitlines()
     except OSError:
         lines = []
     for line in reversed(lines):
         key, _, value = line.partition(":")
-        if key.strip() in facts:
-            facts[key.strip()] = value.strip()
+        key = "flags" if key.strip() == "Features" else key.strip()  # so it is on an ARM
+        if key in facts:
+            facts[key] = value.strip()
     return Processor(
         platform.machine(),
         facts["vendor_id"],
@@ -173,6 +174,18 @@ def hide_extensions() -> None:
         for name in ("avx512", "avx512_bf16", "amx_tile", "amx_fp16", "vnni"):
             if hasattr(cpu, f"_is_{name}_supported"):
                 setattr(cpu, f"_is_{name}_supported", lambda: False)
+
+
+def filled(x: Any) -> Any:
+    """A tensor (rows, ...), on a CPU with rows of zeros up to MIN_ROWS.
+
+    Of a product by it, then, a row is its own alone.
+    """
+    if len(x) >= MIN_ROWS or x.device.type != "cpu":
+        return x
+    import torch
+
+    return torch.cat((x, x.new_zeros(MIN_ROWS - len(x), *x.shape[1:])))
 
 
 def portable_class(cpu: Processor | None = None) -> str:

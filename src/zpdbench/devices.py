@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from zpdbench import arithmetic
 from zpdbench.errors import UserError
 
 DEVICES = ("cuda", "mps", "cpu")
@@ -79,12 +80,7 @@ def has_bfloat16(root: Path = Path("/")) -> bool:
     """
     if gpu_here(root=root) is not None:
         return True
-    try:
-        lines = (root / "proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return False
-    flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
-    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags.split())
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(arithmetic.processor(root).flags)
 
 
 def find(wants_gpu: bool, count: int = 1, *, or_cpu: bool = False) -> str:

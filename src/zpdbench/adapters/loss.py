@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zpdbench.adapters import products
+from zpdbench.arithmetic import filled
 
 CHUNK = 1 << 24
 """Logits that may stand in memory at once (float32: 64 MiB)."""
@@ -103,7 +103,7 @@ def measure(hidden: Tensor, head: Tensor, targets: Tensor) -> TokenMeasures:
     for start in range(0, len(targets), rows):
         part = slice(start, start + rows)
         target = targets[part]
-        logits = (products.filled(hidden[part].to(head.dtype)) @ head.T).float()
+        logits = (filled(hidden[part].to(head.dtype)) @ head.T).float()
         normaliser = logits.logsumexp(-1)
         best, index = logits.max(-1)
         # entropy = log Z - E[logit]; the expectation by one fused product.

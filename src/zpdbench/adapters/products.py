@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from zpdbench import arithmetic
-from zpdbench.arithmetic import MIN_ROWS
+from zpdbench.arithmetic import MIN_ROWS, filled
 
 
 def native(device: str) -> bool:
@@ -80,13 +80,6 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if len(x) < MIN_ROWS and not torch.is_grad_enabled():
         return functional.linear(filled(x), weight, bias)[: len(x)]
     return functional.linear(x, weight, bias)
-
-
-def filled(x: Tensor) -> Tensor:
-    """`x`, on a CPU with rows of zeros up to MIN_ROWS; a product's row is then its own alone."""
-    if len(x) >= MIN_ROWS or x.device.type != "cpu":
-        return x
-    return torch.cat((x, x.new_zeros(MIN_ROWS - len(x), *x.shape[1:])))
 
 
 _GRAIN, _VECTORS = 32768, 32

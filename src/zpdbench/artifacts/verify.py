@@ -175,16 +175,8 @@ def _digest(given: str | None) -> str | None:
     Raises:
         UserError: it is none; an empty one would check nothing.
     """
-    if given is None:
-        return None
-    text = given.strip().lower().removeprefix("sha256:")
-    if not re.fullmatch(r"[0-9a-f]{64}", text):
-        raise UserError(
-            f"{plain(given)[:80]!r} is no digest",
-            where="--digest",
-            fix="give the 64 hex digits that the authors published, or leave it out",
-        )
-    return text
+    fix = "give the 64 hex digits that the authors published"
+    return _hex(given, 64, "--digest", fix, prefix="sha256:")
 
 
 def _registration(given: str | None) -> str | None:
@@ -193,14 +185,18 @@ def _registration(given: str | None) -> str | None:
     Raises:
         UserError: it is none.
     """
+    fix = "give what zpdbench register printed, 12 to 64 hex digits"
+    return _hex(given, 12, "--registration", fix)
+
+
+def _hex(given: str | None, least: int, flag: str, fix: str, prefix: str = "") -> str | None:
+    """`least` to 64 hex digits in lower case, without their prefix; None where none were given."""
     if given is None:
         return None
-    text = given.strip().lower()
-    if not re.fullmatch(r"[0-9a-f]{12,64}", text):
+    text = given.strip().lower().removeprefix(prefix)
+    if not re.fullmatch(rf"[0-9a-f]{{{least},64}}", text):
         raise UserError(
-            f"{plain(given)[:80]!r} is no digest",
-            where="--registration",
-            fix="give what zpdbench register printed, 12 to 64 hex digits, or leave it out",
+            f"{plain(given)[:80]!r} is no digest", where=flag, fix=f"{fix}, or leave it out"
         )
     return text
 

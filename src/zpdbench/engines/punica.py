@@ -44,11 +44,9 @@ def linear(
     bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """vLLM's linear layer; in float32 fewer than MIN_ROWS rows, (rows, in), are filled up."""
-    rows = len(x)
-    if rows >= MIN_ROWS or x.dtype != torch.float32 or x.dim() != 2:
+    if x.dtype != torch.float32 or x.dim() != 2:
         return layer.cpu_linear(x, weight, bias)
-    filled = torch.cat((x, x.new_zeros(MIN_ROWS - rows, x.shape[1])))
-    return layer.cpu_linear(filled, weight, bias)[:rows]
+    return layer.cpu_linear(arithmetic.filled(x), weight, bias)[: len(x)]
 
 
 class GroupedPunicaWrapper(PunicaWrapperCPU):
