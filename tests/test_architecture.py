@@ -11,7 +11,7 @@ from pathlib import Path
 # A package may import only what stands on an earlier line, and itself.
 LAYERS: list[set[str]] = [
     {"errors", "__init__"},
-    {"arithmetic", "files", "progress", "startup", "hypotheses", "texts"},
+    {"arithmetic", "files", "progress", "startup", "hypotheses"},
     {"grid", "revisions", "devices", "places", "text"},
     # Benchmarks are data: a study asks them where on the hub they are.
     {"benchmarks"},

@@ -123,7 +123,7 @@ def _check_local(name: str, model: LocalModel, chats: Sequence[str]) -> None:
         chats: the benchmarks that are asked in its chat template.
     """
     path = Path(model.path).expanduser()
-    if path.suffix == ".gguf":
+    if model.is_gguf:
         if not path.is_file():
             raise UserError(
                 f"no file {model.path}",
@@ -150,7 +150,7 @@ def check_trained(study: Study, models: Iterable[str]) -> None:
     """
     for name in sorted(set(models)):
         model = study.models[name]
-        if not isinstance(model, LocalModel) or not model.path.endswith(".gguf"):
+        if not isinstance(model, LocalModel) or not model.is_gguf:
             continue
         architecture = gguf_header.read(Path(model.path).expanduser()).architecture
         if architecture not in TRAINED:

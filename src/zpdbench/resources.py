@@ -15,7 +15,7 @@ from typing import Any
 
 from zpdbench import estimate, grid
 from zpdbench.hardware import MACHINES, cpu_gflops
-from zpdbench.study import EmbeddedModel, GgufModel, Study
+from zpdbench.study import EmbeddedModel, GgufModel, LocalModel, Study
 
 _LIBRARIES_MB = 1500  # torch, transformers and their code, resident
 # From here on a model is trained and served on a GPU where there is one; below, a CPU does
@@ -174,7 +174,7 @@ def _rules(study: Study) -> dict[str, dict[str, Callable[[Any], int]]]:
         spec = study.models[w.model]
         if isinstance(spec, EmbeddedModel) or spec.upscale:
             return train_mb(study, w.model)
-        if isinstance(spec, GgufModel) or str(getattr(spec, "path", "")).endswith(".gguf"):
+        if isinstance(spec, GgufModel) or (isinstance(spec, LocalModel) and spec.is_gguf):
             # Dequantised to float32: Qwen2.5-0.5B took 3,790 MB, SmolLM2-135M 1,195.
             weights = 4 * estimate.parameters(study, w.model)
             return max(4000, _LIBRARIES_MB + int(1.5 * weights / 2**20))

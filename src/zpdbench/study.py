@@ -99,6 +99,11 @@ class LocalModel(MadeElsewhere):
     source: Annotated[Literal["local"], Field(description="a folder of this machine")]
     path: Annotated[Place, Field(description="~ is the home folder")]
 
+    @property
+    def is_gguf(self) -> bool:
+        """Whether it is a GGUF file, by its name."""
+        return self.path.endswith(".gguf")
+
 
 class HubFile(Section):
     """What a file of a hub's repository must be."""

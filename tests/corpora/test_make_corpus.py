@@ -17,7 +17,7 @@ from zpdbench.corpora import make_corpus
 from zpdbench.corpora.sources import detect_language, named_language
 from zpdbench.curriculum.difficulty import rank_normalise
 from zpdbench.errors import UserError
-from zpdbench.texts import fold_spaces
+from zpdbench.text.unicode import fold_spaces
 
 COLUMNS = [
     "id",

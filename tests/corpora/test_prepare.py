@@ -18,7 +18,7 @@ from zpdbench.corpora import make_corpus, prepare
 from zpdbench.corpora.sources import without_placeholder
 from zpdbench.errors import UserError
 from zpdbench.study import Preparation
-from zpdbench.texts import fold_spaces
+from zpdbench.text.unicode import fold_spaces
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Training examples that hold a benchmark's items, whole, in part, or in another spelling.
 
-Three signs, each after `texts.fold` and over words (runs of letters and digits):
+Three signs, each after `text.unicode.fold` and over words (runs of letters and digits):
 
 - *exact*: the example's prompt, or a line or paragraph of it, is the item and nothing else.
 - *words*: of the item's words, weighted by their rarity, 60 % stand in runs of three or more that
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from zpdbench.benchmarks.definition import load
 from zpdbench.benchmarks.rendering import fill, render
-from zpdbench.texts import fold
+from zpdbench.text.unicode import fold
 
 WORDS = 13
 PHRASE = 10

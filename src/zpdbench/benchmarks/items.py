@@ -12,7 +12,7 @@ from zpdbench.benchmarks import answers, rendering
 from zpdbench.benchmarks.definition import TARGET_DELIMITER, Definition
 from zpdbench.benchmarks.loaders import Docs
 from zpdbench.errors import UserError
-from zpdbench.texts import encodable
+from zpdbench.text.unicode import encodable
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import Any
 from zpdbench.benchmarks.answers import number_gold
 from zpdbench.benchmarks.definition import Definition, resolve
 from zpdbench.errors import UserError
-from zpdbench.texts import encodable
+from zpdbench.text.unicode import encodable
 
 Doc = dict[str, Any]
 Docs = dict[str, list[Doc]]

@@ -54,6 +54,9 @@ _BLOCKS = {
 _SCALARS = {
     0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d",
 }  # fmt: skip
+CONTROL = 3
+"""A token's type: one that no text is written with."""
+
 _TEXT, _ARRAY = 8, 9
 _MOST_KEYS = 1 << 16
 _MOST_VALUES = 1 << 23

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from zpdbench.checkpoints.gguf_header import Header
+from zpdbench.checkpoints.gguf_header import CONTROL, Header
 from zpdbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -82,11 +82,10 @@ def end_ids(header: Header) -> list[int]:
     """Ids that end an answer: the file's own, then control tokens that llama.cpp knows as ends."""
     tokens, kinds = header.of_tokenizer("tokens"), header.of_tokenizer("token_type") or []
     named = [header.of_tokenizer(f"{key}_token_id") for key in ("eos", "eot", "eom")]
-    control = 3
     known = [
         place
         for place, (token, kind) in enumerate(zip(tokens, kinds, strict=False))
-        if kind == control and token in _ENDS
+        if kind == CONTROL and token in _ENDS
     ]
     return list(dict.fromkeys(id_ for id_ in [*named, *known] if id_ is not None))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from zpdbench.checkpoints.gguf_header import Header
+from zpdbench.checkpoints.gguf_header import CONTROL, Header
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -88,9 +88,8 @@ def _rebuilt(header: Header) -> Tokenizer:
     if (unknown := header.of_tokenizer("unknown_token_id")) is not None:
         tokenizer.model.unk_token = tokens[unknown]
     # Control tokens that transformers leaves to be cut into pieces.
-    control = 3
     kinds = header.of_tokenizer("token_type") or []
-    left = [t for t, k in zip(tokens, kinds, strict=False) if k == control]
+    left = [t for t, k in zip(tokens, kinds, strict=False) if k == CONTROL]
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in left])
     return tokenizer
 

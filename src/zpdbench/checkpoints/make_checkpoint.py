@@ -164,7 +164,7 @@ def _gguf(path: Path, spec: GgufModel | LocalModel, folder: Path, threads: int) 
 
 def _local(spec: LocalModel, folder: Path, threads: int) -> dict[str, Any]:
     source = sources.local_folder(spec)
-    if source.suffix == ".gguf":
+    if spec.is_gguf:
         if not source.is_file():
             raise UserError("no such file", where=str(source), fix="correct path:")
         _gguf(source, spec, folder, threads)

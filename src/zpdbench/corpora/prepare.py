@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zpdbench.study import Preparation
-from zpdbench.texts import fold, fold_spaces
+from zpdbench.text.unicode import fold, fold_spaces
 
 Row = dict[str, str]
 

@@ -15,7 +15,7 @@ from zpdbench import files
 from zpdbench.corpora.prepare import is_language, is_placeholder, scripts
 from zpdbench.errors import UserError
 from zpdbench.study import Corpus, CorpusSource
-from zpdbench.texts import composed, encodable, fold
+from zpdbench.text.unicode import composed, encodable, fold
 
 Row = dict[str, str]
 SHOWN = 20

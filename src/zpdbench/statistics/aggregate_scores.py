@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,32 +59,23 @@ def scores_of_files(paths: Sequence[str | Path]) -> pl.DataFrame:
     Raises:
         UserError: as `tables.read_scores`; a run in two files; runs asked different items.
     """
-    parts: list[pl.DataFrame] = []
-    subset: pl.DataFrame | None = None
-    bases: list[pl.DataFrame] = []
     owner: dict[tuple[str, ...], str] = {}
-    for path in paths:
-        table = tables.read_scores([path])
-        runs = table.select(pl.col(c).cast(pl.String) for c in metrics.RUN).unique()
-        for run in sorted(runs.iter_rows()):
-            if run in owner:
-                raise UserError(
-                    f"the run {'/'.join(run)} is also in {owner[run]}",
-                    where=str(path),
-                    fix="give each run once",
-                )
-            owner[run] = str(path)
-        tuned = table.filter(pl.col("condition") != grid.BASE)
-        untuned = table.filter(pl.col("condition") == grid.BASE)
-        if not untuned.is_empty():
-            bases.append(untuned)
-        if not tuned.is_empty():
-            items = metrics.interim_items(tuned)
-            parts.append(scores(tuned, items))
-            new = items if subset is None else items.join(subset, on="benchmark", how="anti")
-            subset = new if subset is None else pl.concat([subset, new])
-    for untuned in bases:
-        parts.append(scores(untuned, subset))
+
+    def once() -> Iterator[pl.DataFrame]:
+        for path in paths:
+            table = tables.read_scores([path])
+            runs = table.select(pl.col(c).cast(pl.String) for c in metrics.RUN).unique()
+            for run in sorted(runs.iter_rows()):
+                if run in owner:
+                    raise UserError(
+                        f"the run {'/'.join(run)} is also in {owner[run]}",
+                        where=str(path),
+                        fix="give each run once",
+                    )
+                owner[run] = str(path)
+            yield table
+
+    parts = [scores(t, items) for t, items in metrics.with_interim_items(once())]
     result = _sorted(pl.concat(parts))
     _check_same_items(result)
     return result

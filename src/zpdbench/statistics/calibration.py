@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike
 
-from zpdbench import grid
 from zpdbench.errors import UserError
 from zpdbench.statistics import effects, metrics, settings, tables
 from zpdbench.statistics.effects import NAN
@@ -94,35 +93,28 @@ def analyse(
     """
     found: dict[tuple[str, str, int, str, str], list[tuple[str, float, int, float, float, float]]]
     found = {}
-    bases: list[pl.DataFrame] = []
-    subset: pl.DataFrame | None = None
     there: set[tuple[str, ...]] = set()
-    for path in paths:
-        table = tables.read_scores([path])
-        there |= {tuple(map(str, run)) for run in table.select(metrics.RUN).unique().rows()}
-        if "confidence" not in table.columns:
-            continue
-        table = table.filter(pl.col("confidence").is_not_null() & ~pl.col("confidence").is_nan())
-        if table.is_empty():
-            continue
-        outside = table.filter((pl.col("confidence") < 0) | (pl.col("confidence") > 1.000001))
-        if not outside.is_empty():
-            raise UserError(
-                f"confidence is {outside['confidence'][0]:g}, must lie in [0, 1]",
-                where=str(path),
-                fix="score the run again",
+
+    def confident() -> Iterator[pl.DataFrame]:
+        for path in paths:
+            table = tables.read_scores([path])
+            there.update(tuple(map(str, run)) for run in table.select(metrics.RUN).unique().rows())
+            if "confidence" not in table.columns:
+                continue
+            table = table.filter(
+                pl.col("confidence").is_not_null() & ~pl.col("confidence").is_nan()
             )
-        tuned = table.filter(pl.col("condition") != grid.BASE)
-        untuned = table.filter(pl.col("condition") == grid.BASE)
-        if not untuned.is_empty():
-            bases.append(untuned)
-        if not tuned.is_empty():
-            items = metrics.interim_items(tuned)
-            _collect(found, tuned, items)
-            new = items if subset is None else items.join(subset, on="benchmark", how="anti")
-            subset = new if subset is None else pl.concat([subset, new])
-    for untuned in bases:
-        _collect(found, untuned, subset)
+            outside = table.filter((pl.col("confidence") < 0) | (pl.col("confidence") > 1.000001))
+            if not outside.is_empty():
+                raise UserError(
+                    f"confidence is {outside['confidence'][0]:g}, must lie in [0, 1]",
+                    where=str(path),
+                    fix="score the run again",
+                )
+            yield table
+
+    for table, items in metrics.with_interim_items(confident()):
+        _collect(found, table, items)
     lacking = ["/".join(run) for run in planned if run not in there]
     if not found:
         note = "no answer of this study was chosen by its probability: nothing to calibrate"

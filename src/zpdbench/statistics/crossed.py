@@ -178,12 +178,7 @@ def resampled(
     under_draws: Sequence[NDArray[np.float64]],
     n_items: float,
 ) -> Components | None:
-    """`components` of values whose resampled ones, [draws, seeds] a group, are at hand.
-
-    None below MIN_SEEDS too.
-    """
-    if min(g.size for g in groups) < MIN_SEEDS:
-        return None
+    """`components` of values whose resampled ones, [draws, seeds] a group, are at hand."""
     shared = float(sum(d.mean(axis=1) for d in under_draws).var())
     both = sum(float(d.var(axis=0).mean()) / d.shape[1] for d in under_draws)
     return components(groups, shared, both, n_items)

@@ -59,7 +59,7 @@ def _h3a(table: pl.DataFrame, hypotheses: Hypotheses, config: Mapping[str, Any])
 
 
 def _h3b(table: pl.DataFrame, hypotheses: Hypotheses, config: Mapping[str, Any]) -> str | None:
-    from zpdbench.statistics import h3b, runs
+    from zpdbench.statistics import h3b
 
     # A file with hypotheses alone names no benchmarks: those that were scored.
     named = settings.study_names(config, "benchmarks") or table["benchmark"].unique().to_list()
@@ -68,14 +68,7 @@ def _h3b(table: pl.DataFrame, hypotheses: Hypotheses, config: Mapping[str, Any])
         return None
     h = h3b.applicable(hypotheses.h3b, named)
     try:
-        data = runs.final_runs(
-            table,
-            models=settings.study_names(config, "models"),
-            conditions=[h.treatment, h.control],
-            benchmarks=[*h.reasoning, *h.generation],
-            seeds=settings.study_seeds(config),
-            allow_missing=True,
-        )
+        data = h3b.final_runs(table, h, config, allow_missing=True)
     except UserError:
         return "not to be had from these scores"
     return next(str(r["verdict"]) for r in h3b.analyse(data, h) if r.get("verdict"))

@@ -557,7 +557,10 @@ def _add_reach(
 def for_new_items(
     cells: Cells, h: H3a, benchmark: str, drawn: Mapping[str, crossed.Drawn]
 ) -> tuple[effects.Test, effects.Test, crossed.Components | None]:
-    """The rule's two tests for new items as well as new seeds, and the difference's components."""
+    """The rule's two tests for new items as well as new seeds, and the difference's components.
+
+    Below `crossed.MIN_SEEDS` the tests are undefined: their intervals do not keep their level.
+    """
     names = cells.benchmarks if benchmark == MEAN else [benchmark]
     n_items = float(sum(cells.n_items[cells.benchmarks.index(b)] for b in names))
     under = {r: np.mean([drawn[b][r] for b in names], axis=0) for r in ROLES}
@@ -571,17 +574,19 @@ def for_new_items(
             [d["large"], -d["small"]], [under["large"], -under["small"]], n_items
         )
     role = gaining(h)
+    own = crossed.resampled([d[role]], [under[role]], n_items)
+    enough = min(values.size for values in d.values()) >= crossed.MIN_SEEDS
     return (
         crossed.test(
             float(d["large"].mean() - d["small"].mean()),
-            parts,
+            parts if enough else None,
             side=h.side,
             alpha=h.alpha,
             margin=h.margin,
         ),
         crossed.test(
             float(d[role].mean()),
-            crossed.resampled([d[role]], [under[role]], n_items),
+            own if enough else None,
             side="larger",
             alpha=h.alpha,
             margin=h.margin_gain,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from zpdbench.hypotheses import H3b
@@ -120,6 +122,28 @@ def applicable(h: H3b, named: list[str] | None) -> H3b:
     return h.model_copy(update=groups)
 
 
+def final_runs(
+    table: pl.DataFrame, h: H3b, config: Mapping[str, Any], *, allow_missing: bool
+) -> runs.Runs:
+    """The scores that H3b is about: both orders, all its benchmarks, at the final step.
+
+    Args:
+        table: as `runs.read_run_scores` returns it.
+        config: the study's configuration.
+
+    Raises:
+        UserError: as `runs.final_runs`.
+    """
+    return runs.final_runs(
+        table,
+        models=settings.study_names(config, "models"),
+        conditions=[h.treatment, h.control],
+        benchmarks=[*h.reasoning, *h.generation],
+        seeds=settings.study_seeds(config),
+        allow_missing=allow_missing,
+    )
+
+
 def main(args: argparse.Namespace) -> None:
     """Entry of the verb: args.study, args.scores (scores.tsv), args.out, args.interim;
     args.adapters: the runs' folders, for what is to be said of their corpus.
@@ -138,14 +162,7 @@ def main(args: argparse.Namespace) -> None:
     lacking = [b for b in (*h.reasoning, *h.generation) if named and b not in named]
     h = applicable(h, named)
     table = runs.read_run_scores(args.scores)
-    data = runs.final_runs(
-        table,
-        models=settings.study_names(config, "models"),
-        conditions=[h.treatment, h.control],
-        benchmarks=[*h.reasoning, *h.generation],
-        seeds=settings.study_seeds(config),
-        allow_missing=bool(getattr(args, "interim", False)),
-    )
+    data = final_runs(table, h, config, allow_missing=bool(getattr(args, "interim", False)))
     remarks = [f"the study has no {', '.join(lacking)}"] if lacking else []
     write_rows(
         args.out,

@@ -9,10 +9,12 @@ A benchmark that is none of these is scored by the mean over items.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import polars as pl
 
+from zpdbench import grid
 from zpdbench.benchmarks import definition
 from zpdbench.errors import UserError
 from zpdbench.statistics.tables import is_macro_f1
@@ -311,6 +313,30 @@ def _item_means(table: pl.DataFrame, by: list[str] | tuple[str, ...], column: st
         .agg(pl.col("value").mean(), pl.len().cast(pl.Int64).alias("n_items"))
     )
     return pl.concat([single, per_item]).sort(by)
+
+
+def with_interim_items(
+    tables: Iterable[pl.DataFrame],
+) -> Iterator[tuple[pl.DataFrame, pl.DataFrame | None]]:
+    """Fine-tuned runs with the items that each was asked on the way, then untuned ones.
+
+    One table of verdicts is in memory at a time but for the untuned models', which come last, each
+    with the items of all fine-tuned runs: None where there is no such run.
+    """
+    bases: list[pl.DataFrame] = []
+    subset: pl.DataFrame | None = None
+    for table in tables:
+        tuned = table.filter(pl.col("condition") != grid.BASE)
+        untuned = table.filter(pl.col("condition") == grid.BASE)
+        if not untuned.is_empty():
+            bases.append(untuned)
+        if not tuned.is_empty():
+            items = interim_items(tuned)
+            yield tuned, items
+            new = items if subset is None else items.join(subset, on="benchmark", how="anti")
+            subset = new if subset is None else pl.concat([subset, new])
+    for untuned in bases:
+        yield untuned, subset
 
 
 def interim_items(table: pl.DataFrame) -> pl.DataFrame:

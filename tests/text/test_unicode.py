@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zpdbench.errors import UserError
-from zpdbench.texts import composed, encodable, fold, fold_spaces
+from zpdbench.text.unicode import composed, encodable, fold, fold_spaces
 
 
 @given(st.text())
