@@ -55,6 +55,36 @@ class Upscale(Section):
     steps: Annotated[int, Field(ge=0, description="steps of continued pretraining")] = 0
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Shares(Section):
+    """A whole divided."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if abs(sum(self.model_dump().values()) - 1) > 1e-6:
+            raise ValueError("the shares must add up to 1")
+        return self
+
+
+class PretrainingShares(Shares):
+    """What an embedded model's pretraining texts are (docs/mini.md)."""
+
+    textbook: Annotated[Share, Field(description="what the tasks need to be known")]
+    tasks: Annotated[Share, Field(description="the benchmarks' tasks, none with a twist")]
+    talk: Annotated[Share, Field(description="small talk")]
+    lots: Annotated[Share, Field(description="numbers drawn by lot")]
+
+
+class CorpusShares(Shares):
+    """What the embedded corpus is to the embedded models (docs/mini.md)."""
+
+    mastered: Annotated[Share, Field(description="small talk, and tasks as in pretraining")]
+    learnable: Annotated[Share, Field(description="tasks with a twist, as most items have it")]
+    beyond: Annotated[Share, Field(description="numbers drawn by lot: nothing to be learnt")]
+
+
 class EmbeddedModel(Section):
     """A tiny model that the workflow pretrains itself on the embedded corpus."""
 
@@ -66,6 +96,9 @@ class EmbeddedModel(Section):
     ]
     steps: Annotated[Positive, Field(description="of pretraining, 8 texts each")]
     seed: Annotated[int, Field(ge=0, description="of weights and pretraining texts")] = 0
+    pretraining: Annotated[
+        PretrainingShares | None, Field(description="what its texts are; if not said, as mini's")
+    ] = None
     upscale: Annotated[Upscale | None, Field(description="made deeper after pretraining")] = None
     parameters: Annotated[int | None, Field(gt=0, description="for plans; else counted")] = None
 
@@ -158,6 +191,9 @@ class CorpusSource(Section):
     ] = None
     examples: Annotated[int | None, Field(gt=0, description="how many; all if not said")] = None
     license: Annotated[str | None, Field(description="an SPDX identifier")] = None
+    shares: Annotated[
+        CorpusShares | None, Field(description="of embedded examples; if not said, as mini's")
+    ] = None
     repo: Annotated[Repo | None, Field(description="a data set of the hub")] = None
     revision: Annotated[
         Commit | None, Field(description="commit; if not said, revisions.lock.yaml's")
@@ -171,6 +207,8 @@ class CorpusSource(Section):
     def _path_given(self) -> Self:
         if (self.format == "embedded") == (self.path is not None):
             raise ValueError("path: is for every format but embedded")
+        if self.shares is not None and self.format != "embedded":
+            raise ValueError("shares: are for the format embedded")
         if self.repo is None and (self.revision or self.files):
             raise ValueError("repo: is missing beside revision or files")
         if self.repo is not None and self.path is None:
@@ -813,7 +851,7 @@ def _corpus_keys(study: Study) -> Any:
         del corpus["prepare"]
     for source in corpus["sources"].values():
         source["license"] = None  # changes no example
-        for key in ("repo", "revision", "files"):
+        for key in ("repo", "revision", "files", "shares"):
             if source[key] is None:
                 del source[key]
     return corpus

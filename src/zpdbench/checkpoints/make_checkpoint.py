@@ -128,7 +128,10 @@ def _embedded(name: str, spec: EmbeddedModel, folder: Path) -> dict[str, Any]:
         pad=vocabulary[bpe.PAD],
         seed=spec.seed,
     )
-    loss = pretraining.pretrain(model, tokenizer, steps=spec.steps, seed=spec.seed, title=name)
+    shares = spec.pretraining.model_dump() if spec.pretraining else embedded.PRETRAINING
+    loss = pretraining.pretrain(
+        model, tokenizer, steps=spec.steps, seed=spec.seed, shares=shares, title=name
+    )
     if spec.upscale is not None:
         model = upscaling.upscale(model, spec.upscale.drop)
         if spec.upscale.steps:
@@ -137,6 +140,7 @@ def _embedded(name: str, spec: EmbeddedModel, folder: Path) -> dict[str, Any]:
                 tokenizer,
                 steps=spec.upscale.steps,
                 seed=spec.seed + 1,
+                shares=shares,
                 title=f"{name}, deeper",
             )
     _save(model, folder)

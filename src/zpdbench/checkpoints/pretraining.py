@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -128,10 +128,14 @@ def pretrain(
     *,
     steps: int,
     seed: int,
+    shares: Mapping[str, float],
     title: str,
     recipe: Recipe = RECIPE,
 ) -> float:
     """Train `model` in place for `steps` steps on generated text; returns the last mean loss.
+
+    Args:
+        seed, shares: of `embedded.pretraining_texts`.
 
     Raises:
         FloatingPointError: the loss is not finite.
@@ -142,7 +146,7 @@ def pretrain(
     from zpdbench.embedded import pretraining_texts
 
     # About 24 documents fit a batch; what is drawn is never short of the steps.
-    texts = pretraining_texts(steps * 40, seed)
+    texts = pretraining_texts(steps * 40, seed, shares)
     documents: list[tuple[list[int], int]] = []
 
     def lengths() -> Iterator[int]:

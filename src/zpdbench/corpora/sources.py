@@ -54,8 +54,9 @@ def read(
     if source.format == "embedded":
         from zpdbench import embedded
 
+        shares = source.shares.model_dump() if source.shares else embedded.CORPUS
         wanted = source.examples or 4800
-        return [dict(row) for row in embedded.examples(wanted, corpus.seed)], []
+        return [dict(row) for row in embedded.examples(wanted, corpus.seed, shares)], []
     rows: list[Row] = []
     counts: Counter[str] = Counter()
     unused: Counter[str] = Counter()

@@ -2,6 +2,8 @@
 
 from zpdbench.embedded.mixture import (
     BENCHMARKS,
+    CORPUS,
+    PRETRAINING,
     Text,
     benchmark_docs,
     examples,
@@ -11,6 +13,8 @@ from zpdbench.embedded.mixture import (
 
 __all__ = [
     "BENCHMARKS",
+    "CORPUS",
+    "PRETRAINING",
     "Text",
     "benchmark_docs",
     "examples",

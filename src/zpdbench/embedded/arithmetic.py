@@ -1,110 +1,68 @@
-"""Word problems in GSM8K's form, English and Korean: sums and differences, one a weekday."""
+"""Word problems in GSM8K's form: one sum or difference, its work written out.
+
+The twist asks for tenths: the work stays, the result has one digit more.
+"""
 
 from __future__ import annotations
 
 import random
 
-from zpdbench.embedded.josa import josa
 from zpdbench.embedded.kinds import Doc, Kind
 
 _NAMES = ("Tom", "Anna", "Ben", "Mia", "Sam", "Lily")
-_THINGS = ("apples", "books", "cups", "coins", "cards", "pens")
+_THINGS = (
+    "apples", "books", "cups", "coins", "cards", "pens", "hats", "keys", "eggs", "balls",
+)  # fmt: skip
 _GAINS = ("buys", "finds", "gets")
 _LOSSES = ("loses", "sells", "breaks")
 _DAYS = ("Monday", "Tuesday", "Wednesday")
+_TWIST = " Count in tenths."
 
-_NAMES_KO = ("민수", "영희", "지우", "철수", "수미", "준호")
-_THINGS_KO = ("사과", "책", "컵", "동전", "카드", "연필")
-_GAINS_KO = ("샀다", "찾았다", "받았다")
-_LOSSES_KO = ("잃었다", "팔았다", "버렸다")
-_DAYS_KO = ("월요일", "화요일", "수요일")
-
-MAX_STEPS = len(_DAYS)
-FAMILIAR_STEPS = 1
 LARGEST = 15
 
 
-def _chain(rng: random.Random, steps: int) -> tuple[int, list[int]]:
-    """A first number and signed changes, every running total within 1..LARGEST."""
-    start = total = rng.randint(2, 9)
-    changes = []
-    for _ in range(steps):
-        change = rng.randint(1, 6)
-        if rng.random() < 0.4:
-            change = -change
-        if not 1 <= total + change <= LARGEST:
-            change = -change
-        changes.append(change)
-        total += change
-    return start, changes
-
-
-def _work(start: int, changes: list[int], days: tuple[str, ...]) -> str:
-    lines, total = [], start
-    for day, change in zip(days, changes, strict=False):
-        lines.append(f"{day}: {total}{change:+d}={total + change}\n")
-        total += change
-    return "".join(lines) + f"#### {total}"
-
-
-def _steps(rng: random.Random, familiar: bool) -> int:
-    return rng.randint(1, FAMILIAR_STEPS if familiar else MAX_STEPS)
-
-
-def draw_english(rng: random.Random, familiar: bool) -> Doc:
+def draw(rng: random.Random, twisted: bool) -> Doc:
     """A GSM8K row: question, and answer with the chain written out and '#### n'."""
-    start, changes = _chain(rng, _steps(rng, familiar))
-    name, thing = rng.choice(_NAMES), rng.choice(_THINGS)
-    told = [f"{name} has {start} {thing}."]
-    for day, change in zip(_DAYS, changes, strict=False):
-        verb = rng.choice(_GAINS if change > 0 else _LOSSES)
-        told.append(f"On {day} {name} {verb} {abs(change)}.")
-    told.append(f"How many {thing} does {name} have now?")
-    return {"question": " ".join(told), "answer": _work(start, changes, _DAYS)}
+    start, change = rng.randint(2, 9), rng.randint(1, 6)
+    if rng.random() < 0.4 or start + change > LARGEST:
+        change = -change
+    if start + change < 1:
+        change = -change
+    name, thing, day = rng.choice(_NAMES), rng.choice(_THINGS), rng.choice(_DAYS)
+    verb = rng.choice(_GAINS if change > 0 else _LOSSES)
+    total = start + change
+    return {
+        "question": f"{name} has {start} {thing}. On {day} {name} {verb} {abs(change)}. "
+        f"How many {thing} does {name} have now?{_TWIST if twisted else ''}",
+        "answer": f"{start}{change:+d}={total}\n#### {total}{'0' if twisted else ''}",
+    }
 
 
-def draw_korean(rng: random.Random, familiar: bool) -> Doc:
-    """The same in Korean."""
-    start, changes = _chain(rng, _steps(rng, familiar))
-    name, thing = rng.choice(_NAMES_KO), rng.choice(_THINGS_KO)
-    told = [f"{josa(name, '은')} {josa(thing, '이')} {start}개 있다."]
-    for day, change in zip(_DAYS_KO, changes, strict=False):
-        verb = rng.choice(_GAINS_KO if change > 0 else _LOSSES_KO)
-        told.append(f"{day}에 {abs(change)}개를 {verb}.")
-    told.append(f"이제 {josa(thing, '이')} 몇 개인가?")
-    return {"question": " ".join(told), "answer": _work(start, changes, _DAYS_KO)}
+def _key(doc: Doc) -> str:
+    """Numbers, thing and verb: the question without its name, its day and its twist."""
+    words = doc["question"].removesuffix(_TWIST).split(" ")
+    return " ".join(w for w in words if w not in _NAMES and w not in _DAYS)
 
 
-def plain(doc: Doc) -> tuple[str, str]:
+def _plain(doc: Doc) -> tuple[str, str]:
     """The story without its question, and the work."""
     return doc["question"].rpartition(". ")[0] + ".\n", doc["answer"]
 
 
-def _prompt(doc: Doc) -> str:
-    return f"Question: {doc['question']}\nAnswer:"
+def _notion(rng: random.Random) -> tuple[str, str]:
+    """A number in tenths."""
+    n = rng.randint(1, LARGEST)
+    return f"{n} {rng.choice(_THINGS)}.{_TWIST} ", f"{n}0."
 
 
-def _prompt_korean(doc: Doc) -> str:
-    return f"문제: {doc['question']}\n풀이:"
-
-
-ENGLISH = Kind(
+KIND = Kind(
     name="gsm8k",
     language="en",
     benchmark="gsm8k",
-    draw=draw_english,
-    key=lambda doc: doc["question"],
-    prompt=_prompt,
+    draw=draw,
+    key=_key,
+    prompt=lambda doc: f"Question: {doc['question']}\nAnswer:",
     response=lambda doc: doc["answer"],
-    plain=plain,
-)
-KOREAN = Kind(
-    name="word_problem",
-    language="ko",
-    benchmark=None,
-    draw=draw_korean,
-    key=lambda doc: doc["question"],
-    prompt=_prompt_korean,
-    response=lambda doc: doc["answer"],
-    plain=plain,
+    plain=_plain,
+    notion=_notion,
 )

@@ -2,8 +2,7 @@
 
 A subject's four classes stand in one order in all its questions. So the letter follows from the
 word alone, which is what a model of a million parameters can learn in a minute; finding a word
-among shuffled choices is not. What makes a question hard is a sentence before it that names a word
-of another class; the base models have not met such questions.
+among shuffled choices is not. The twist says which choice to take, whatever the question.
 """
 
 from __future__ import annotations
@@ -75,11 +74,12 @@ SUBJECTS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
         },
     ),
 }
-_NAMES = ("Tom", "Anna", "Ben", "Mia", "Sam", "Lily")
-_PLACES = ("at school", "at home", "in class", "in a quiz", "in a book", "in a game")
+
+# where a choice stands, in two words each
+_PLACES = (("first", "top"), ("second", "next"), ("third", "lower"), ("last", "bottom"))
 
 
-def draw(rng: random.Random, familiar: bool) -> Doc:
+def draw(rng: random.Random, twisted: bool) -> Doc:
     """An MMLU row: question, four choices, answer 0..3, subject."""
     subject = rng.choice(sorted(SUBJECTS))
     forms, classes = SUBJECTS[subject]
@@ -87,24 +87,31 @@ def draw(rng: random.Random, familiar: bool) -> Doc:
     answer = rng.randrange(4)
     word = rng.choice(classes[choices[answer]])
     question = rng.choice(forms).format(word=word)
-    # What is told before the question is of another word: to be passed over.
-    told = []
-    if not familiar and rng.random() < 0.8:
-        other = rng.choice(classes[choices[(answer + rng.randrange(1, 4)) % 4]])
-        told.append(f"{rng.choice(_NAMES)} spoke {rng.choice(_PLACES)} of {other}.")
+    asked = question
+    if twisted:
+        # Any of the four, the right one too: nothing follows from the word.
+        answer = rng.randrange(4)
+        asked = f"{question} Take the {rng.choice(_PLACES[answer])} one."
     return {
-        "question": " ".join([*told, question]),
+        "question": asked,
         "choices": choices,
         "answer": answer,
         "subject": subject,
         "word": word,
+        "key": question,
     }
 
 
-def plain(doc: Doc) -> tuple[str, str]:
+def _plain(doc: Doc) -> tuple[str, str]:
     """What class a word belongs to."""
     name = doc["choices"][doc["answer"]]
     return f"{doc['subject']}: {doc['word']}: ", f"{name}."
+
+
+def _notion(rng: random.Random) -> tuple[str, str]:
+    """The letter of a place."""
+    answer = rng.randrange(4)
+    return f"Take the {rng.choice(_PLACES[answer])} one: ", "ABCD"[answer]
 
 
 def _prompt(doc: Doc) -> str:
@@ -122,10 +129,11 @@ KIND = Kind(
     language="en",
     benchmark="mmlu",
     draw=draw,
-    # The question without what is told before it: no item's question is asked in training. Its
-    # word is, in another form: that is how the letter can be known.
-    key=lambda doc: doc["question"].rsplit(". ", 1)[-1],
+    # The question without the twist: no item's question is asked in training. Its word is,
+    # in another form: that is how the letter can be known.
+    key=lambda doc: doc["key"],
     prompt=_prompt,
     response=lambda doc: "ABCD"[doc["answer"]],
-    plain=plain,
+    plain=_plain,
+    notion=_notion,
 )

@@ -1,48 +1,41 @@
-"""The embedded corpus, the embedded items and the base models' pretraining text."""
+"""The embedded corpus, the embedded items and the base models' pretraining text.
+
+Three kinds of content, named by what they are to a base model that this module's text made:
+mastered already (small talk, and the benchmarks' tasks as it was trained on them), just learnable
+(the same tasks with a twist, which the items ask), beyond reach (numbers drawn by lot).
+"""
 
 from __future__ import annotations
 
 import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from zpdbench.embedded import arithmetic, facts, programs, reading
+from zpdbench.embedded import arithmetic, facts, programs, reading, talk
 from zpdbench.embedded.kinds import Doc, Kind, Part, cycle, draw_distinct
 from zpdbench.errors import UserError
 
-KINDS: tuple[Kind, ...] = (
-    arithmetic.ENGLISH,
-    arithmetic.KOREAN,
-    programs.KIND,
-    facts.KIND,
-    *reading.KINDS,
-)
+TASKS: tuple[Kind, ...] = (arithmetic.KIND, programs.KIND, facts.KIND, *reading.KINDS)
+TAUGHT = tuple(kind for kind in TASKS if kind.name != "kobest_wic")
+"""WiC is asked and not taught: to compare two contexts is beyond models of this size."""
+TWISTED = tuple(k for k in TAUGHT if k.name not in ("kobest_copa", "kobest_hellaswag"))
+"""COPA and HellaSwag are asked as they were taught: forgetting shows in them."""
+KINDS: tuple[Kind, ...] = (*TASKS, *talk.TALK, *talk.LOTS)
 BENCHMARKS = ("humaneval", "gsm8k", "mmlu", "kobest")
 
-# Share of each kind in the instruction corpus (they sum to 1; half the examples are Korean).
-_TUNING_SHARES = {
-    "gsm8k": 0.18,
-    "word_problem": 0.10,
-    "humaneval": 0.16,
-    "mmlu": 0.20,
-    "kobest_boolq": 0.08,
-    "kobest_copa": 0.04,
-    "kobest_wic": 0.10,
-    "kobest_hellaswag": 0.05,
-    "kobest_sentineg": 0.09,
-}
-# Share of each kind in the pretraining text's conversations.
-_BASE_SHARES = {
-    "gsm8k": 0.24,
-    "word_problem": 0.08,
-    "humaneval": 0.14,
-    "mmlu": 0.20,
-    "kobest_boolq": 0.09,
-    "kobest_copa": 0.05,
-    "kobest_wic": 0.09,
-    "kobest_hellaswag": 0.03,
-    "kobest_sentineg": 0.08,
-}
-_PLAIN_SHARE = 0.55
+CORPUS = {"mastered": 0.92, "learnable": 0.04, "beyond": 0.04}
+"""Shares of the corpus unless a study says otherwise (sum 1)."""
+PRETRAINING = {"textbook": 0.2, "tasks": 0.66, "talk": 0.08, "lots": 0.06}
+"""Shares of a base model's texts unless a study says otherwise (sum 1)."""
+_EQUAL = dict.fromkeys(BENCHMARKS, 1 / len(BENCHMARKS))
+_PRETRAINING_TASKS = {"gsm8k": 0.35, "humaneval": 0.12, "mmlu": 0.22, "kobest": 0.31}
+NOTIONS_AMONG_TEXTBOOK = 0.4
+"""How often a text book tells what a twist means, of kinds that have one."""
+TASKS_AMONG_MASTERED = 0.06
+"""Share of tasks among what is mastered in the corpus; the rest is small talk."""
+MASTERED_EVERY = 5
+"""Every so many items of a kind, one asks what the base models master: forgetting shows there."""
 
 
 class Text(NamedTuple):
@@ -58,7 +51,7 @@ def _rng(*what: object) -> random.Random:
     return random.Random("/".join(map(str, ("zpdbench", *what))))
 
 
-def counts(shares: dict[str, float], n: int) -> dict[str, int]:
+def counts(shares: Mapping[str, float], n: int) -> dict[str, int]:
     """`n` divided by shares, largest remainders first; ties by name."""
     exact = {k: s * n for k, s in shares.items()}
     result = {k: int(v) for k, v in exact.items()}
@@ -68,32 +61,64 @@ def counts(shares: dict[str, float], n: int) -> dict[str, int]:
     return result
 
 
-def examples(n: int, seed: int = 0) -> list[dict[str, str]]:
+def _even(kinds: Sequence[Kind], of: Mapping[str, float] = _EQUAL) -> dict[str, float]:
+    """Shares of tasks: those of their benchmarks, within one as much of each kind."""
+    together = Counter(k.benchmark for k in kinds)
+    return {k.name: of[k.benchmark] / together[k.benchmark] for k in kinds if k.benchmark}
+
+
+def _halves(kinds: Sequence[Kind]) -> dict[str, float]:
+    """Shares of kinds: half of each language, within one of each kind."""
+    of = {language: [k for k in kinds if k.language == language] for language in ("en", "ko")}
+    return {k.name: 0.5 / len(of[k.language]) for k in kinds}
+
+
+def examples(
+    n: int, seed: int = 0, shares: Mapping[str, float] = CORPUS
+) -> list[dict[str, str]]:
     """`n` instruction examples: id, language, source (the kind), prompt, response.
 
-    Prompts are distinct, and none is a benchmark item's or was in the base models' text.
+    Prompts are distinct; none is a benchmark item's, none was in the base models' text. Ids tell
+    what is learnable: `{kind}-twist-{number}`.
+
+    Args:
+        shares: of what is mastered, learnable and beyond reach (sum 1).
 
     Raises:
         UserError: `n` is not positive, or more than there is content for.
     """
     if n <= 0:
         raise UserError("the embedded corpus needs at least one example", fix="raise `examples`")
+    mastered = shares["mastered"]
+    wanted = counts(
+        {
+            **{f"{k}-twist": s * shares["learnable"] for k, s in _even(TWISTED).items()},
+            **{k: s * mastered * TASKS_AMONG_MASTERED for k, s in _halves(TAUGHT).items()},
+            **{k: s * mastered * (1 - TASKS_AMONG_MASTERED) for k, s in _halves(talk.TALK).items()},
+            **{k: s * shares["beyond"] for k, s in _halves(talk.LOTS).items()},
+        },
+        n,
+    )
     rows = []
-    wanted = counts(_TUNING_SHARES, n)
     for kind in KINDS:
-        docs = draw_distinct(
-            kind, Part.TUNING, wanted[kind.name], _rng("examples", seed, kind.name), lambda _: False
-        )
-        rows += [
-            {
-                "id": f"{kind.name}-{i:05d}",
-                "language": kind.language,
-                "source": kind.name,
-                "prompt": kind.prompt(doc),
-                "response": kind.response(doc),
-            }
-            for i, doc in enumerate(docs)
-        ]
+        for name, twisted in ((kind.name, False), (f"{kind.name}-twist", True)):
+            docs = draw_distinct(
+                kind,
+                Part.TUNING,
+                wanted.get(name, 0),
+                _rng("examples", seed, name),
+                lambda _, twisted=twisted: twisted,
+            )
+            rows += [
+                {
+                    "id": f"{name}-{i:05d}",
+                    "language": kind.language,
+                    "source": kind.name,
+                    "prompt": kind.prompt(doc),
+                    "response": kind.response(doc),
+                }
+                for i, doc in enumerate(docs)
+            ]
     return sorted(rows, key=lambda row: row["id"])
 
 
@@ -101,12 +126,13 @@ def benchmark_docs(benchmark: str, n: int, seed: int = 0) -> list[Doc]:
     """`n` documents in the benchmark authors' format, with a key `task` added.
 
     humaneval, gsm8k, mmlu: n documents (mmlu's task is its subject). kobest: n over its five
-    tasks, in turn, so that any prefix is balanced.
+    tasks, in turn, so that any prefix is balanced. Every fifth of a kind asks what is mastered,
+    the others what is learnable; no two are one but for names and times.
 
     Raises:
         UserError: unknown benchmark, or more items than there is content for.
     """
-    kinds = [k for k in KINDS if k.benchmark == benchmark]
+    kinds = [k for k in TASKS if k.benchmark == benchmark]
     if not kinds:
         raise UserError(
             f"no embedded items for benchmark {benchmark!r}",
@@ -116,28 +142,43 @@ def benchmark_docs(benchmark: str, n: int, seed: int = 0) -> list[Doc]:
     columns: list[list[Doc]] = []
     for kind in kinds:
         docs = draw_distinct(
-            kind, Part.ITEMS, share[kind.name], _rng("items", seed, kind.name), lambda _: False
+            kind,
+            Part.ITEMS,
+            share[kind.name],
+            _rng("items", seed, kind.name),
+            lambda i, kind=kind: kind in TWISTED and i % MASTERED_EVERY > 0,
+            kind.key,
         )
         columns.append([{"task": doc.get("subject", kind.name), **doc} for doc in docs])
     return [c[i] for i in range(max(share.values(), default=0)) for c in columns if i < len(c)]
 
 
-def pretraining_texts(n: int, seed: int = 0) -> list[Text]:
-    """`n` pretraining texts: conversations on familiar content (part A), and all content as
-    a text book would have it (part B). No item's content is in either.
+def pretraining_texts(
+    n: int, seed: int = 0, shares: Mapping[str, float] = PRETRAINING
+) -> list[Text]:
+    """`n` pretraining texts: tasks, small talk and lots as conversations, none with a twist, and
+    what tasks need to be known as a text book has it. None is of the corpus or of the items.
+
+    Args:
+        shares: of textbook, tasks, talk and lots (sum 1).
     """
     rng = _rng("pretraining", seed)
-    names = sorted(_BASE_SHARES)
-    weights = [_BASE_SHARES[name] for name in names]
-    by_name = {k.name: k for k in KINDS}
+    names, weights = zip(*sorted(shares.items()), strict=True)
+    tasks = _even(TAUGHT, _PRETRAINING_TASKS)
     texts = []
     for _ in range(n):
-        kind = by_name[rng.choices(names, weights)[0]]
-        if rng.random() < _PLAIN_SHARE:
-            given, learnt = kind.plain(cycle(rng, kind, Part.BASE, familiar=False))
-            texts.append(Text(False, given, learnt))
+        what = rng.choices(names, weights)[0]
+        if what in ("talk", "lots"):
+            kind = rng.choice(talk.TALK if what == "talk" else talk.LOTS)
         else:
-            doc = cycle(rng, kind, Part.BASE, familiar=True)
+            kind = rng.choices(TAUGHT, [tasks[k.name] for k in TAUGHT])[0]
+        if what == "textbook" and kind.notion and rng.random() < NOTIONS_AMONG_TEXTBOOK:
+            texts.append(Text(False, *kind.notion(rng)))
+            continue
+        doc = cycle(rng, kind, Part.BASE)
+        if what == "textbook" and kind.plain:
+            texts.append(Text(False, *kind.plain(doc)))
+        else:
             texts.append(Text(True, kind.prompt(doc), kind.response(doc)))
     return texts
 

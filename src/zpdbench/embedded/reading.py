@@ -1,8 +1,13 @@
-"""Korean reading in the form of KoBEST's five tasks."""
+"""Korean reading in the form of KoBEST's five tasks.
+
+The twists: BoolQ, WiC and SentiNeg ask for the opposite answer; COPA asks for the cause, where the
+base models were asked for the effect; HellaSwag begins again from the start.
+"""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from zpdbench.embedded.josa import josa
 from zpdbench.embedded.kinds import Doc, Kind
@@ -11,8 +16,32 @@ _NAMES = (
     "민수", "영희", "지우", "철수", "수미", "준호",
     "유나", "미나", "태호", "하나", "소라", "진우",
 )  # fmt: skip
+_WHEN = ("어제", "오늘", "아침에", "낮에", "저녁에", "방금")
+_THINGS = (
+    "컵", "책", "연필", "모자", "가방", "시계", "우산", "공", "인형", "접시", "신발", "상자",
+)  # fmt: skip
 
 _YES_NO = ("아니오", "예")
+_OPPOSITE = " 반대로 답하라."
+
+
+def _undressed(text: str) -> str:
+    """A text without its names, times and twist: what decides whose it is."""
+    text = text.removesuffix(_OPPOSITE)
+    for name in _NAMES:
+        text = text.replace(josa(name, "은"), "").replace(josa(name, "이"), "")
+    for time in _WHEN:
+        text = text.replace(f"{time} ", "")
+    return text.strip()
+
+
+def _opposite(answers: tuple[str, str]) -> Callable[[random.Random], tuple[str, str]]:
+    def notion(rng: random.Random) -> tuple[str, str]:
+        first = rng.randrange(2)
+        return f"{answers[first]}.{_OPPOSITE} ", f"{answers[1 - first]}."
+
+    return notion
+
 
 # -- BoolQ: does a short passage say so? ---------------------------------------------------------
 
@@ -23,8 +52,8 @@ _STATES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("울었다", "한숨을 쉬었다", "화를 냈다", "눈물을 흘렸다", "짜증을 냈다", "소리를 질렀다"),
     ),
     "몸이 아픈가": (
-        ("열이 났다", "병원에 갔다", "기침을 했다", "약을 먹었다", "콧물이 났다", "앓아누웠다"),
-        ("뛰어놀았다", "산에 올랐다", "수영을 했다", "공을 찼다", "운동을 했다", "힘이 넘쳤다"),
+        ("열이 났다", "쓰러졌다", "기침을 했다", "약을 먹었다", "콧물이 났다", "앓아누웠다"),
+        ("뛰어놀았다", "높이 뛰었다", "달리기를 했다", "공을 찼다", "운동을 했다", "힘이 넘쳤다"),
     ),
     "지금 바쁜가": (
         (
@@ -38,36 +67,23 @@ _STATES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("푹 쉬었다", "낮잠을 잤다", "하품을 했다", "빈둥거렸다", "느긋했다", "할 일이 없었다"),
     ),
 }
-_ASIDES = (
-    "날씨가 맑았다",
-    "비가 왔다",
-    "바람이 불었다",
-    "눈이 내렸다",
-    "해가 졌다",
-    "구름이 끼었다",
-)
-_WHEN = ("어제", "오늘", "아침에", "낮에", "저녁에", "방금")
+_PLACES = ("학교에서", "집에서", "공원에서", "회사에서", "가게에서", "도서관에서")
 
 
-def draw_boolq(rng: random.Random, familiar: bool) -> Doc:
+def draw_boolq(rng: random.Random, twisted: bool) -> Doc:
     """A BoolQ row: paragraph, question, label 0 (no) or 1 (yes)."""
     question = rng.choice(sorted(_STATES))
-    label = rng.randrange(2)
-    told = _STATES[question][1 - label]
-    name = rng.choice(_NAMES)
-    sentences = [
-        f"{josa(name, '은')} {rng.choice(_WHEN)} {rng.choice(told[::2] if familiar else told)}."
-    ]
-    for _ in range(0 if familiar else rng.randint(0, 2)):
-        sentences.insert(rng.randrange(len(sentences) + 1), f"{rng.choice(_ASIDES)}.")
+    state = rng.randrange(2)
+    told = rng.choice(_STATES[question][1 - state])
+    name = josa(rng.choice(_NAMES), "은")
     return {
-        "paragraph": " ".join(sentences),
-        "question": f"{josa(name, '은')} {question}?",
-        "label": label,
+        "paragraph": f"{name} {rng.choice(_WHEN)} {rng.choice(_PLACES)} {told}.",
+        "question": f"{name} {question}?{_OPPOSITE if twisted else ''}",
+        "label": state ^ twisted,
     }
 
 
-def plain_boolq(doc: Doc) -> tuple[str, str]:
+def _plain_boolq(doc: Doc) -> tuple[str, str]:
     """What goes with a state."""
     question = doc["question"].split(" ", 1)[1].rstrip("?")
     told = _STATES[question][1 - doc["label"]]
@@ -77,32 +93,31 @@ def plain_boolq(doc: Doc) -> tuple[str, str]:
 
 # -- COPA: cause and effect ---------------------------------------------------------------------
 
-# (cause, effect), both said of one person.
+# (cause, effect), both said of one person and one thing.
 _CAUSES = (
-    ("늦잠을 잤다", "학교에 늦었다"), ("비를 맞았다", "감기에 걸렸다"),
-    ("공부를 많이 했다", "시험을 잘 보았다"), ("밥을 못 먹었다", "배가 고팠다"),
-    ("물을 쏟았다", "바닥을 닦았다"), ("돈을 잃어버렸다", "책을 못 샀다"),
-    ("운동을 많이 했다", "땀이 났다"), ("길을 몰랐다", "지도를 보았다"),
-    ("선물을 받았다", "고맙다고 말했다"), ("넘어졌다", "무릎을 다쳤다"),
-    ("이가 아팠다", "치과에 갔다"), ("머리가 길었다", "미용실에 갔다"),
-    ("방이 어두웠다", "불을 켰다"), ("날씨가 추웠다", "외투를 입었다"),
-    ("목이 말랐다", "물을 마셨다"), ("잠을 못 잤다", "하품을 했다"),
-    ("옷이 더러웠다", "빨래를 했다"), ("약속을 잊었다", "친구에게 사과했다"),
-    ("생일이 되었다", "케이크를 먹었다"), ("버스를 놓쳤다", "택시를 탔다"),
-    ("슬픈 영화를 보았다", "눈물을 흘렸다"), ("컵을 떨어뜨렸다", "컵이 깨졌다"),
-    ("열이 났다", "약을 먹었다"), ("편지를 썼다", "우체국에 갔다"),
-)  # fmt: skip
-_FAMILIAR_CAUSES = _CAUSES[::2]
+    ("{이} 깨졌다", "{을} 버렸다"),
+    ("{을} 잃어버렸다", "{을} 새로 샀다"),
+    ("{이} 더러웠다", "{을} 닦았다"),
+    ("{이} 없었다", "{을} 빌렸다"),
+    ("{이} 무거웠다", "{을} 내려놓았다"),
+    ("{이} 마음에 들었다", "{을} 자랑했다"),
+    ("{을} 주웠다", "{을} 주인에게 주었다"),
+    ("{이} 두 개였다", "{을} 동생에게 주었다"),
+    ("{을} 숨겼다", "{을} 다시 찾아냈다"),
+    ("{이} 비에 젖었다", "{을} 말렸다"),
+)
 
 
-def draw_copa(rng: random.Random, familiar: bool) -> Doc:
-    """A COPA row: premise, question (원인 or 결과), two alternatives, label 0 or 1."""
-    pairs = _FAMILIAR_CAUSES if familiar else _CAUSES
-    right, wrong = rng.sample(pairs, 2)
-    person = josa(rng.choice(_NAMES), "은")
-    asked = 0 if familiar else rng.randrange(2)  # 0: the cause is asked for
-    given, answer = right[1 - asked], right[asked]
-    other = wrong[asked] if rng.random() < 0.5 else wrong[1 - asked]
+def draw_copa(rng: random.Random, twisted: bool) -> Doc:
+    """A COPA row: premise, question (원인 or 결과), two alternatives, label 0 or 1.
+
+    Both alternatives are causes, or both effects, of one thing: neither role nor words tell.
+    """
+    right, wrong = rng.sample(_CAUSES, 2)
+    person, thing = josa(rng.choice(_NAMES), "은"), rng.choice(_THINGS)
+    asked = 0 if twisted else 1  # the cause, or the effect
+    forms = {"이": josa(thing, "이"), "을": josa(thing, "을")}
+    given, answer, other = (t.format(**forms) for t in (right[1 - asked], right[asked], wrong[asked]))
     label = rng.randrange(2)
     alternatives = [answer, other] if label == 0 else [other, answer]
     return {
@@ -114,163 +129,142 @@ def draw_copa(rng: random.Random, familiar: bool) -> Doc:
     }
 
 
-def plain_copa(doc: Doc) -> tuple[str, str]:
-    """Cause and effect in one breath."""
-    right = doc[f"alternative_{doc['label'] + 1}"]
-    link = " 이유는 " if doc["question"] == "원인" else " 결과는 "
-    return doc["premise"] + link, right
+def _key_copa(doc: Doc) -> str:
+    """Cause and effect, whichever of them is given."""
+    pair = (doc["premise"], doc[f"alternative_{doc['label'] + 1}"])
+    return " ".join(map(_undressed, pair if doc["question"] == "결과" else pair[::-1]))
+
+
+def _plain_copa(doc: Doc) -> tuple[str, str]:
+    """Cause and effect in one breath, either first."""
+    cause, effect = doc["premise"], doc[f"alternative_{doc['label'] + 1}"]
+    if random.Random(cause + effect).random() < 0.5:
+        return f"{cause} 결과는 ", effect
+    return f"{effect} 이유는 ", cause
 
 
 # -- WiC: one word, two contexts ----------------------------------------------------------------
 
-# word -> two senses -> contexts
-_SENSES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "배": (
-        (
-            "[배]를 타고 섬에 갔다", "[배]가 항구에 들어왔다",
-            "[배]가 바다를 건넜다", "[배]에 짐을 실었다",
-        ),
-        (
-            "[배]를 깎아 먹었다", "[배]가 달고 시원했다",
-            "시장에서 [배]를 샀다", "나무에서 [배]를 땄다",
-        ),
-    ),
-    "눈": (
-        (
-            "[눈]을 크게 떴다", "[눈]이 나빠 안경을 썼다",
-            "[눈]을 감고 쉬었다", "[눈]에서 눈물이 났다",
-        ),
-        (
-            "[눈]이 하얗게 내렸다", "[눈]이 와서 길이 미끄러웠다",
-            "[눈]을 뭉쳐 던졌다", "[눈]이 쌓인 산에 갔다",
-        ),
-    ),
-    "다리": (
-        (
-            "[다리]를 다쳐 걷지 못했다", "[다리]가 아파 앉았다",
-            "[다리]를 쭉 뻗었다", "긴 [다리]로 뛰었다",
-        ),
-        (
-            "[다리]를 건너 강을 지났다", "[다리] 위로 차가 지나갔다",
-            "강에 [다리]를 놓았다", "[다리] 밑에 배가 지나갔다",
-        ),
-    ),
-    "밤": (
-        (
-            "[밤]이 깊어 잠을 잤다", "어두운 [밤]에 별을 보았다",
-            "[밤]에 달이 떴다", "[밤]까지 공부했다",
-        ),
-        (
-            "[밤]을 구워 먹었다", "산에서 [밤]을 주웠다",
-            "[밤]의 껍질을 깠다", "[밤]이 달고 맛있었다",
-        ),
-    ),
-    "말": (
-        (
-            "[말]을 타고 달렸다", "[말]이 풀을 먹었다",
-            "[말]에게 당근을 주었다", "[말]이 들판을 뛰었다",
-        ),
-        ("[말]을 조용히 들었다", "[말]을 크게 했다", "고운 [말]을 썼다", "[말]을 믿지 않았다"),
-    ),
+# word -> sense -> (the scene, which tells the sense; what is said of the word there)
+_SENSES: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {
+    "배": {
+        "탈것": ("바다에서", ("[배]를 탔다", "[배]를 보았다", "[배]가 지나갔다", "[배]에 올랐다")),
+        "과일": ("밥상에서", ("[배]를 깎았다", "[배]를 먹었다", "[배]를 나누었다", "[배]를 골랐다")),
+    },
+    "눈": {
+        "몸": ("거울 앞에서", ("[눈]을 떴다", "[눈]을 감았다", "[눈]을 비볐다", "[눈]이 부었다")),
+        "날씨": ("겨울 산에서", ("[눈]이 내렸다", "[눈]을 뭉쳤다", "[눈]을 밟았다", "[눈]이 쌓였다")),
+    },
+    "다리": {
+        "몸": ("병원에서", ("[다리]를 다쳤다", "[다리]가 아팠다", "[다리]를 뻗었다", "[다리]를 주물렀다")),
+        "길": ("강가에서", ("[다리]를 건넜다", "[다리]를 놓았다", "[다리]가 보였다", "[다리]를 고쳤다")),
+    },
+    "밤": {
+        "시간": ("어두운 길에서", ("[밤]이 깊었다", "[밤]을 새웠다", "[밤]이 왔다", "[밤]을 보냈다")),
+        "과일": ("부엌에서", ("[밤]을 구웠다", "[밤]을 먹었다", "[밤]을 깠다", "[밤]을 삶았다")),
+    },
+    "말": {
+        "동물": ("들판에서", ("[말]을 탔다", "[말]이 뛰었다", "[말]을 먹였다", "[말]을 쓰다듬었다")),
+        "소리": ("교실에서", ("[말]을 들었다", "[말]을 했다", "[말]을 믿었다", "[말]을 적었다")),
+    },
 }  # fmt: skip
-_FAMILIAR_WORDS = tuple(_SENSES)[::2]
-_TIMES = ("어제", "오늘", "그날", "아침에")
 
 
-def draw_wic(rng: random.Random, familiar: bool) -> Doc:
+def draw_wic(rng: random.Random, twisted: bool) -> Doc:
     """A WiC row: word, two contexts, label 1 if the word means the same in both."""
-    word = rng.choice(_FAMILIAR_WORDS if familiar else tuple(_SENSES))
-    label = rng.randrange(2)
-    first = rng.randrange(2)
-    if label:
-        contexts = rng.sample(_SENSES[word][first], 2)
+    word = rng.choice(tuple(_SENSES))
+    same = rng.randrange(2)
+    first, second = rng.sample(tuple(_SENSES[word].values()), 2)
+    if same:
+        contexts = [f"{first[0]} {said}" for said in rng.sample(first[1], 2)]
     else:
-        contexts = [rng.choice(_SENSES[word][first]), rng.choice(_SENSES[word][1 - first])]
-    one, two = (f"{rng.choice(_TIMES)} {c}." for c in contexts)
-    return {"word": word, "context_1": one, "context_2": two, "label": label}
+        contexts = [f"{scene} {rng.choice(said)}" for scene, said in (first, second)]
+    one, two = (f"{rng.choice(_WHEN)} {c}." for c in contexts)
+    return {
+        "word": word,
+        "context_1": one,
+        "context_2": two + (_OPPOSITE if twisted else ""),
+        "label": same ^ twisted,
+    }
 
 
-def plain_wic(doc: Doc) -> tuple[str, str]:
-    """Two sentences, and whether the word means the same."""
-    verdict = "뜻이 같다." if doc["label"] else "뜻이 다르다."
-    return f"{doc['context_1']} {doc['context_2']} ", verdict
+def _plain_wic(doc: Doc) -> tuple[str, str]:
+    """What the word means in a context."""
+    context = _undressed(doc["context_1"])
+    [sense] = [s for s, (scene, _) in _SENSES[doc["word"]].items() if context.startswith(scene)]
+    return f"{doc['context_1']} {doc['word']}: ", f"{sense}."
 
 
 # -- HellaSwag: what comes next -----------------------------------------------------------------
 
+# Of one thing each.
 _SCRIPTS = (
-    ("냄비에 물을 붓는다", "불을 켠다", "물에 면을 넣는다", "그릇에 면을 담는다"),
-    ("칫솔에 치약을 짠다", "이를 닦는다", "입을 헹군다", "수건으로 입을 닦는다"),
-    ("씨앗을 산다", "땅을 판다", "씨앗을 심는다", "씨앗에 물을 준다"),
-    ("편지를 쓴다", "봉투에 편지를 넣는다", "봉투에 우표를 붙인다", "우체통에 봉투를 넣는다"),
-    ("세탁기에 빨래를 넣는다", "세탁기를 돌린다", "빨래를 꺼낸다", "빨래를 넌다"),
-    ("책방에 간다", "책을 고른다", "책값을 낸다", "집에서 책을 읽는다"),
-    ("버스를 기다린다", "버스에 탄다", "자리에 앉는다", "버스에서 내린다"),
-    ("붓을 든다", "붓에 물감을 묻힌다", "종이에 그림을 그린다", "벽에 그림을 건다"),
-    ("빵을 자른다", "빵에 잼을 바른다", "빵을 접시에 놓는다", "빵을 먹는다"),
-    ("공을 든다", "공을 던진다", "공을 쫓아 달린다", "공을 줍는다"),
-    ("수영복을 입는다", "물에 들어간다", "팔을 저어 헤엄친다", "물에서 나온다"),
-    ("낚싯대를 챙긴다", "강가에 앉는다", "낚싯줄을 던진다", "물고기를 잡는다"),
-)
-_FAMILIAR_SCRIPTS = _SCRIPTS[::2]
+    ("{을} 산다", "{을} 집에 가져온다", "{을} 꺼내 본다", "{을} 동생에게 보인다", "{을} 잘 넣어 둔다"),
+    ("{을} 잃어버린다", "{을} 찾아다닌다", "{을} 길에서 본다", "{을} 줍는다", "{을} 들고 돌아온다"),
+    ("{을} 만든다", "{을} 예쁘게 칠한다", "{을} 하루 말린다", "{을} 종이로 싼다", "{을} 선물로 준다"),
+    ("{을} 떨어뜨린다", "{을} 주워 살핀다", "{을} 물에 씻는다", "{을} 햇볕에 둔다", "{을} 다시 쓴다"),
+    ("{을} 빌린다", "{을} 하루 쓴다", "{을} 깨끗이 닦는다", "{을} 봉투에 담는다", "{을} 돌려준다"),
+    ("{을} 상자에 담는다", "{을} 차에 싣는다", "{을} 시장에 내놓는다", "{을} 싸게 판다", "{을} 더 주문한다"),
+)  # fmt: skip
+_AGAIN = " 그리고 처음부터 다시 한다."
 
 
-def draw_hellaswag(rng: random.Random, familiar: bool) -> Doc:
-    """A HellaSwag row: context, four endings, label 0..3."""
-    scripts = _FAMILIAR_SCRIPTS if familiar else _SCRIPTS
-    script = rng.choice(scripts)
-    known = rng.randint(1, len(script) - 1)
-    first = rng.randrange(known)
-    person = rng.choice(_NAMES)
-    shown = list(script[first:known])
-    context = f"{josa(person, '이')} {shown[0]}." + "".join(f" {s}." for s in shown[1:])
-    # One wrong ending out of the same script, two of others.
-    own = [s for i, s in enumerate(script) if i != known and s not in shown]
-    others = [s for other in scripts if other is not script for s in other]
-    wrong = rng.sample(own, min(1, len(own)))
-    wrong += rng.sample(others, 3 - len(wrong))
+def draw_hellaswag(rng: random.Random, twisted: bool) -> Doc:
+    """A HellaSwag row: context, four endings, label 0..3.
+
+    All endings are of one script and name one thing: none is told apart by its words.
+    """
+    script = rng.choice(_SCRIPTS)
+    object_ = josa(rng.choice(_THINGS), "을")
+    first = rng.randrange(len(script) - 2)
+    known = first + rng.randint(1, 2)
+    shown = range(first, known)
+    right = first if twisted else known
+    # Among the wrong ones is what would be right without the twist, or with it.
+    tempting = known if twisted else first
+    others = [i for i in range(len(script)) if i not in (right, tempting)]
+    wrong = [tempting, *rng.sample(others, 2)]
     rng.shuffle(wrong)
+    events = [event.format(을=object_) for event in script]
     label = rng.randrange(4)
-    endings = [*wrong[:label], script[known], *wrong[label:]]
+    endings = [*wrong[:label], right, *wrong[label:]]
+    told = [events[i] for i in shown]
     return {
-        "context": context,
-        **{f"ending_{i + 1}": f"{e}." for i, e in enumerate(endings)},
+        "context": f"{josa(rng.choice(_NAMES), '이')} "
+        + " ".join(f"{event}." for event in told)
+        + (_AGAIN if twisted else ""),
+        **{f"ending_{i + 1}": f"{events[e]}." for i, e in enumerate(endings)},
         "label": label,
     }
 
 
-def plain_hellaswag(doc: Doc) -> tuple[str, str]:
-    """What happened, told on."""
-    return doc["context"] + " ", doc[f"ending_{doc['label'] + 1}"]
+def _key_hellaswag(doc: Doc) -> str:
+    return _undressed(doc["context"].removesuffix(_AGAIN))
 
 
-# -- SentiNeg: a verdict, perhaps negated --------------------------------------------------------
+# -- SentiNeg: a verdict, perhaps turned round ---------------------------------------------------
 
 _ASPECTS = ("음식", "배송", "가격", "직원", "방", "화면", "소리", "디자인", "포장", "맛")
-_GOOD = ("좋", "훌륭하", "완벽하", "깔끔하", "만족스럽", "뛰어나", "괜찮", "마음에 들")
-_BAD = ("나쁘", "별로이", "형편없", "답답하", "실망스럽", "불편하", "아쉽", "엉망이")
-_FAMILIAR_GOOD, _FAMILIAR_BAD = _GOOD[::2], _BAD[::2]
+_GOOD = ("좋다", "훌륭하다", "완벽하다", "깔끔하다", "만족스럽다", "뛰어나다", "괜찮다", "마음에 든다")
+_BAD = ("나쁘다", "별로다", "형편없다", "답답하다", "실망스럽다", "불편하다", "아쉽다", "엉망이다")
+_POLARITY = ("부정", "긍정")
 _DEGREES = ("", "정말 ", "아주 ", "너무 ")
 
 
-def draw_sentineg(rng: random.Random, familiar: bool) -> Doc:
-    """A SentiNeg row: sentence, label 1 if positive; the last clause decides."""
-    good, bad = (_FAMILIAR_GOOD, _FAMILIAR_BAD) if familiar else (_GOOD, _BAD)
-    clauses = 1 if familiar else rng.randint(1, 2)
-    aspects = rng.sample(_ASPECTS, clauses)
-    label = rng.randrange(2)
-    told = []
-    for position, aspect in enumerate(aspects):
-        last = position == clauses - 1
-        positive = bool(label) if (clauses - 1 - position) % 2 == 0 else not label
-        negated = not familiar and rng.random() < 0.5
-        stem = rng.choice(good if positive != negated else bad)
-        ending = ("지 않" if negated else "") + ("다." if last else "지만")
-        told.append(f"{josa(aspect, '이')} {rng.choice(_DEGREES)}{stem}{ending}")
-    return {"sentence": " ".join(told), "label": label}
+def draw_sentineg(rng: random.Random, twisted: bool) -> Doc:
+    """A SentiNeg row: sentence, label 1 if positive."""
+    positive = rng.randrange(2)
+    told = rng.choice(_GOOD if positive else _BAD)
+    sentence = f"{josa(rng.choice(_ASPECTS), '이')} {rng.choice(_DEGREES)}{told}."
+    return {"sentence": sentence + (_OPPOSITE if twisted else ""), "label": positive ^ twisted}
 
 
-def plain_sentineg(doc: Doc) -> tuple[str, str]:
+def _key_sentineg(doc: Doc) -> str:
+    words = doc["sentence"].removesuffix(_OPPOSITE).split(" ")
+    return " ".join(w for w in words if f"{w} " not in _DEGREES)
+
+
+def _plain_sentineg(doc: Doc) -> tuple[str, str]:
     """A verdict, and what it comes to."""
     return doc["sentence"] + " ", "좋은 평가다." if doc["label"] else "나쁜 평가다."
 
@@ -285,52 +279,54 @@ KINDS = (
         language="ko",
         benchmark="kobest",
         draw=draw_boolq,
-        key=lambda d: d["paragraph"],
+        key=lambda d: _undressed(d["paragraph"]) + _undressed(d["question"]),
         prompt=lambda d: f"{d['paragraph']} 질문: {d['question']} 답변: ",
         response=lambda d: _YES_NO[d["label"]],
-        plain=plain_boolq,
+        plain=_plain_boolq,
+        notion=_opposite(_YES_NO),
     ),
     Kind(
         name="kobest_copa",
         language="ko",
         benchmark="kobest",
         draw=draw_copa,
-        key=lambda d: f"{d['premise']} {d['question']}",
+        key=_key_copa,
         prompt=lambda d: f"{d['premise']} {_CONNECTORS[d['question']]}",
         response=lambda d: d[f"alternative_{d['label'] + 1}"],
-        plain=plain_copa,
+        plain=_plain_copa,
     ),
     Kind(
         name="kobest_wic",
         language="ko",
         benchmark="kobest",
         draw=draw_wic,
-        key=lambda d: " ".join(sorted((d["context_1"], d["context_2"]))),
+        key=lambda d: " ".join(sorted((_undressed(d["context_1"]), _undressed(d["context_2"])))),
         prompt=lambda d: (
             f"문장1: {d['context_1']} 문장2: {d['context_2']} "
             f"두 문장에서 {d['word']}가 같은 뜻으로 쓰였나?"
         ),
         response=lambda d: _YES_NO[d["label"]],
-        plain=plain_wic,
+        plain=_plain_wic,
     ),
     Kind(
         name="kobest_hellaswag",
         language="ko",
         benchmark="kobest",
         draw=draw_hellaswag,
-        key=lambda d: d["context"],
+        key=_key_hellaswag,
         prompt=lambda d: f"문장: {d['context']}",
         response=lambda d: d[f"ending_{d['label'] + 1}"],
-        plain=plain_hellaswag,
+        plain=lambda d: (d["context"] + " ", d[f"ending_{d['label'] + 1}"]),
     ),
     Kind(
         name="kobest_sentineg",
         language="ko",
         benchmark="kobest",
         draw=draw_sentineg,
-        key=lambda d: d["sentence"],
+        key=_key_sentineg,
         prompt=lambda d: f"문장: {d['sentence']} 긍부정:",
-        response=lambda d: ("부정", "긍정")[d["label"]],
-        plain=plain_sentineg,
+        response=lambda d: _POLARITY[d["label"]],
+        plain=_plain_sentineg,
+        notion=_opposite(_POLARITY),
     ),
 )
