@@ -141,8 +141,8 @@ def _said(what: str, seed: int, found: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"window before training, {what}, s{seed}: {found['low']:.3g}{high} around "
         f"{found['perplexity']:.3g} holds {found['occupancy']:.0%} of the pool "
-        f"({found['pool_below']:.0%} below it, mastered; "
-        f"{1.0 - found['pool_below'] - found['occupancy']:.0%} above it, too hard); of the first "
+        f"({found['pool_below']:.0%} below it, easier; "
+        f"{1.0 - found['pool_below'] - found['occupancy']:.0%} above it, harder); of the first "
         f"block {1.0 - found['fallback']:.0%} from inside, mean response "
         f"{found['drawn_tokens']:.1f} tokens (pool {found['pool_tokens']:.1f})"
     )
