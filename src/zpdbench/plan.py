@@ -77,6 +77,11 @@ def _window_warnings(study: Study) -> Iterator[str]:
                     f"{name}: after {updates} updates the smoothed competence still carries "
                     f"{100 * carried:.0f} % of its first value; the window lags the model"
                 )
+        if condition.order == "random" and condition.options.get("draw"):
+            yield (
+                f"{name}: random with a draw of its own: other examples than the other conditions "
+                "of its seed, as a null control needs and nothing else"
+            )
     if study.corpus.probe < _LEAST_PROBE:
         yield (
             f"corpus.probe: {study.corpus.probe} examples tell competence coarsely; the adaptive "

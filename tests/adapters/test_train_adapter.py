@@ -369,6 +369,28 @@ def test_a_killed_run_ends_in_the_same_bytes(
     assert not list((tmp_path / "cache/training").iterdir()), "a finished run leaves no state"
 
 
+def test_a_null_control_s_run_is_random_order_of_other_examples(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CONDITIONS, "null", {"order": "random", "options": {"draw": 1}})
+    null, shared = train("null"), train("random", out="random")
+    drawn, own = (Counter(realised(folder)) for folder in (shared, null))
+    assert len(own) == len(drawn) == STEPS * BATCH
+    assert own != drawn
+    assert contents(train("null", out="again")) == contents(null)
+    trace = pl.read_parquet(null / "trace.parquet")
+    (update,) = trace.filter(pl.col("kind") == "update").iter_rows(named=True)
+    assert (update["step"], update["tokens_scored"], update["facts"]) == (0, 0, '{"draw": 1}')
+    assert trace["flops"].sum() > 0
+    assert not any("fixed" in s or "almost" in s for s in files.read_manifest(null)["diagnosis"])
+    # Both start from the seed's adapter: nothing else is another.
+    first, second = (
+        pl.read_parquet(f / "trace.parquet").filter(pl.col("kind") == "step")["learning_rate"]
+        for f in (null, shared)
+    )
+    assert first.equals(second)
+
+
 @pytest.mark.parametrize(("alpha", "side"), [(0.001, "above"), (50.0, "below")])
 def test_a_window_that_is_not_fed_is_told_once_a_run(
     train: Train,

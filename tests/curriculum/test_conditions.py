@@ -334,6 +334,16 @@ def test_unknown_names_and_options_are_the_user_s_mistakes() -> None:
         registry.options("mine", "random", {"seed": 3})
     with pytest.raises(UserError, match="cannot be drawn from a pool of 10"):
         make("zpd", told(), update_every=60, pool_size=10)
+    for order, option, value in (
+        ("random", "draw", -1),
+        ("easy_to_hard", "draw", 1),
+        ("zpd", "fallback_limit", -0.1),
+        ("zpd", "fallback_limit", float("nan")),
+        ("zpd", "per_steps", 0),
+        ("zpd", "level", "mode"),
+    ):
+        with pytest.raises(UserError, match=option):
+            registry.options("mine", order, {option: value})
 
 
 class _TakeFirstOptions(Options):
