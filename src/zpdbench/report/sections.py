@@ -586,8 +586,9 @@ def power(tables: Tables) -> Figure:
 
 
 def window(traces: Traces) -> Figure:
-    """The window and its occupancy over a run, two panels a model and condition."""
-    panels = []
+    """The window and its occupancy over a run, two panels a model and condition; then lengths."""
+    panels: list[Panel] = []
+    lengths: list[Panel] = []
     for w in traces.windows:
         title = Markup("<b>{}</b>, {}").format(w.condition, w.model)
         middle = [(a + b) / 2 for a, b in zip(w.means["low"], w.means["high"], strict=True)]
@@ -630,7 +631,7 @@ def window(traces: Traces) -> Figure:
             )
         )
         if any(math.isfinite(v) for v in w.means["drawn_tokens"]):
-            panels.append(
+            lengths.append(
                 Panel(
                     title,
                     charts.line_chart(
@@ -645,6 +646,7 @@ def window(traces: Traces) -> Figure:
         ("window_probe", 0), ("window_smoothed", 1), ("window_band", 3), ("occupancy", 2),
         ("fallback", 4), ("pool_tokens", 6), ("drawn_tokens", 5),
     )  # fmt: skip
+    panels += lengths
     return Figure(panels, charts.legend([(words(k), i) for k, i in keys]) if panels else Markup(""))
 
 
