@@ -68,6 +68,10 @@ def test_an_update_that_is_not_fed_says_so_with_its_diagnosis() -> None:
     assert said.endswith("on both sides of it")
     assert unfed(update(fallback=0.5, fallback_below=0.5)) is None
     assert unfed({"pacing": 0.1}) is None
+    # Another package's condition may record less.
+    assert unfed({"fallback": 0.9}) == (
+        "the window is not fed: 90% of the block comes from outside"
+    )
 
 
 def test_answers_much_shorter_or_longer_than_the_pool_s() -> None:

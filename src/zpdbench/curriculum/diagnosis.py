@@ -41,14 +41,19 @@ _MEANING = {
 
 
 def unfed(update: Mapping[str, Any]) -> str | None:
-    """A sentence about one update whose block is mostly fallback; None if it is not, or no zpd."""
-    fallback = update.get("fallback")
+    """A sentence about one update whose block is mostly fallback; None if it is not, or no zpd.
+
+    Of another package's condition, which may record less, only what it records.
+    """
+    fallback, below = update.get("fallback"), update.get("fallback_below")
     if fallback is None or not fallback > MOSTLY:
         return None
-    where = _MEANING[side(fallback, update["fallback_below"])]
+    inside = update.get("occupancy")
     return (
-        f"the window is not fed: it holds {update['occupancy']:.0%} of the pool, so {fallback:.0%} "
-        f"of the block comes from outside, {where}"
+        "the window is not fed: "
+        + (f"it holds {inside:.0%} of the pool, so " if inside is not None else "")
+        + f"{fallback:.0%} of the block comes from outside"
+        + (f", {_MEANING[side(fallback, below)]}" if below is not None else "")
     )
 
 
@@ -118,7 +123,7 @@ def describe(
 
 def _lengths(windows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Whether the draw chose by length: effective perplexity is not the same at all lengths."""
-    told = [u for u in windows if u.get("drawn_tokens") is not None]
+    told = [u for u in windows if u.get("drawn_tokens") and u.get("pool_tokens")]
     ratio = np.array([u["drawn_tokens"] / u["pool_tokens"] for u in told], dtype=float)
     found = []
     for name, odd in (("shorter", ratio <= 1.0 / LENGTH), ("longer", ratio >= LENGTH)):
