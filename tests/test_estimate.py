@@ -268,6 +268,24 @@ def test_every_shipped_study_can_be_planned(
     assert ("A100" in said) == (config in ("r4", "ladder", "laptop"))
 
 
+def test_a_null_control_and_an_average_meant_for_steps_are_told(mini: Study) -> None:
+    def said(**changed: study.Condition) -> str:
+        conditions = {**mini.conditions, **changed}
+        return "\n".join(
+            plan.make_plan(mini.model_copy(update={"conditions": conditions})).warnings
+        )
+
+    assert "draw of its own" not in said()
+    null = study.Condition(order="random", options={"draw": 1})
+    assert "null: random with a draw of its own: other examples" in said(null=null)
+    # 8 updates of 25 steps: 0.9 ** 7 an update; meant for 175 steps, 0.9 in all.
+    assert "after 8 updates the smoothed competence still carries 48 %" in said()
+    zpd = study.Condition(order="zpd", options={"update_every": 25, "per_steps": 175})
+    assert "still carries 90 %" in said(zpd=zpd)
+    zpd = study.Condition(order="zpd", options={"update_every": 25, "per_steps": 5})
+    assert "still carries" not in said(zpd=zpd)
+
+
 def test_a_machine_that_is_not_known(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from zpdbench import cli
 

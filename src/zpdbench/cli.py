@@ -431,6 +431,11 @@ VERBS: dict[str, Verb] = {
                 metavar="RATE",
                 help="float32 GFLOP/s of one core of the CPU; else measured here in half a second",
             ),
+            _arg(
+                "--window",
+                action="store_true",
+                help="tell what zpd's window holds before training, also where that takes long",
+            ),
         ),
     ),
     "register": Verb(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zpdbench import core_rate, estimate, grid, resources
+from zpdbench.adapters import first_update
 from zpdbench.errors import UserError
 from zpdbench.hardware import MACHINES, Machine
 from zpdbench.study import EmbeddedModel, GgufModel, HubModel, Study, load, resolve
@@ -69,12 +70,18 @@ def _window_warnings(study: Study) -> Iterator[str]:
             every = int(condition.options.get("update_every", _UPDATE_EVERY))
             keep = float(condition.options.get("keep", _KEEP))
             updates = max(1, -(-study.training.steps // every))
-            carried = keep ** (updates - 1)
+            meant = condition.options.get("per_steps") or every
+            carried = keep ** ((updates - 1) * every / meant)
             if carried > 0.1:
                 yield (
                     f"{name}: after {updates} updates the smoothed competence still carries "
                     f"{100 * carried:.0f} % of its first value; the window lags the model"
                 )
+        if condition.order == "random" and condition.options.get("draw"):
+            yield (
+                f"{name}: random with a draw of its own: other examples than the other conditions "
+                "of its seed, as a null control needs and nothing else"
+            )
     if study.corpus.probe < _LEAST_PROBE:
         yield (
             f"corpus.probe: {study.corpus.probe} examples tell competence coarsely; the adaptive "
@@ -501,6 +508,8 @@ def _print(plan: Plan, study: Study, args: argparse.Namespace) -> None:
     _power(study, console, args.pilot)
     for warning in plan.warnings:
         console.print(f"warning: {warning}", soft_wrap=True)
+    for line in first_update.lines(study, asked=args.window):
+        console.print(line, soft_wrap=True)
 
 
 def main(args: argparse.Namespace) -> None:

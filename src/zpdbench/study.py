@@ -247,6 +247,13 @@ class Corpus(Section):
         Field(min_length=1, description="name -> where examples come from"),
     ]
     probe: Annotated[int, Field(gt=0, description="held-out examples that tell competence")] = 256
+    probe_by: Annotated[
+        Literal["language", "source"],
+        Field(
+            description="as many of each language, or of each language's sources as their share of "
+            "the examples is"
+        ),
+    ] = "language"
     difficulty: Annotated[
         Literal["reference", "base_perplexity"],
         Field(
@@ -849,6 +856,8 @@ def _corpus_keys(study: Study) -> Any:
     corpus["difficulty"] = "reference"  # the table holds no other; a model's own is training's
     if study.corpus.prepare == Preparation():
         del corpus["prepare"]
+    if study.corpus.probe_by == "language":
+        del corpus["probe_by"]
     for source in corpus["sources"].values():
         source["license"] = None  # changes no example
         for key in ("repo", "revision", "files", "shares"):

@@ -44,3 +44,13 @@ def test_scoring_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     again = made.score(np.array([1, 2, 3]))
     assert found.loss == pytest.approx(again.loss[[2, 0, 1]], rel=1e-5)
     assert made.charge.tokens == 2 * int(made.tokens.lengths[[1, 2, 3]].sum())
+
+
+def test_a_probe_s_level_over_tokens_over_examples_and_at_their_median(tmp_path: Path) -> None:
+    made = learner(material.checkpoint(tmp_path / "m"))
+    probe, each = made.probe(), made.score(np.arange(4))
+    assert (probe.loss, probe.confidence, probe.entropy) == pytest.approx(each.pooled())
+    columns = (each.loss, each.confidence, each.entropy)
+    assert probe.by_example == pytest.approx([c.mean() for c in columns])
+    assert probe.median == pytest.approx([np.sort(c)[1:3].mean() for c in columns])
+    assert len({probe.loss, probe.by_example[0], probe.median[0]}) == 3

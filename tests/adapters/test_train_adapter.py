@@ -193,7 +193,7 @@ def test_the_limit_on_repeats_binds(
 
 
 def test_membership_in_the_window_is_read_back_from_what_was_scored(
-    train: Train, monkeypatch: pytest.MonkeyPatch
+    train: Train, world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scored: list[tuple[list[str], np.ndarray]] = []
     original = ModelLearner.score
@@ -209,6 +209,11 @@ def test_membership_in_the_window_is_read_back_from_what_was_scored(
     out = train("zpd")
     updates = pl.read_parquet(out / "trace.parquet").filter(pl.col("kind") == "update")
     order = realised(out)
+    corpus = pl.read_parquet(world / "c.parquet")
+    tokens = Encoder(world / "m").encode(
+        corpus["prompt"].to_list(), corpus["response"].to_list(), 128
+    )
+    lengths = dict(zip(corpus["id"], (tokens.lengths - tokens.prompts).tolist(), strict=True))
     assert len(scored) == len(updates) == 4
     for k, (row, (pool, value)) in enumerate(
         zip(updates.iter_rows(named=True), scored, strict=True)
@@ -216,6 +221,12 @@ def test_membership_in_the_window_is_read_back_from_what_was_scored(
         block = Counter(order[k * 6 * BATCH : (k + 1) * 6 * BATCH])
         inside = {i for i, v in zip(pool, value, strict=True) if row["low"] <= v <= row["high"]}
         assert set(block) <= set(pool) and row["inside"] == len(inside)
+        low = {i for i, v in zip(pool, value, strict=True) if v < row["low"]}
+        below = sum(n for i, n in block.items() if i in low)
+        assert below == pytest.approx(row["fallback_below"] * row["block"])
+        assert row["pool_tokens"] == pytest.approx(np.mean([lengths[i] for i in pool]))
+        drawn = [lengths[i] for i in block.elements()]
+        assert row["drawn_tokens"] == pytest.approx(np.mean(drawn))
         outside = {i: n for i, n in block.items() if i not in inside}
         assert sum(outside.values()) == pytest.approx(row["fallback"] * row["block"])
         if outside:
@@ -356,6 +367,63 @@ def test_a_killed_run_ends_in_the_same_bytes(
     assert contents(train(condition, out="killed")) == expected
     assert done[0] == 16, "the last kill was after step 16: the rest alone is trained"
     assert not list((tmp_path / "cache/training").iterdir()), "a finished run leaves no state"
+
+
+def test_a_null_control_s_run_is_random_order_of_other_examples(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CONDITIONS, "null", {"order": "random", "options": {"draw": 1}})
+    null, shared = train("null"), train("random", out="random")
+    drawn, own = (Counter(realised(folder)) for folder in (shared, null))
+    assert len(own) == len(drawn) == STEPS * BATCH
+    assert own != drawn
+    assert contents(train("null", out="again")) == contents(null)
+    trace = pl.read_parquet(null / "trace.parquet")
+    (update,) = trace.filter(pl.col("kind") == "update").iter_rows(named=True)
+    assert (update["step"], update["tokens_scored"], update["facts"]) == (0, 0, '{"draw": 1}')
+    assert trace["flops"].sum() > 0
+    assert not any("fixed" in s or "almost" in s for s in files.read_manifest(null)["diagnosis"])
+    # Both start from the seed's adapter: nothing else is another.
+    first, second = (
+        pl.read_parquet(f / "trace.parquet").filter(pl.col("kind") == "step")["learning_rate"]
+        for f in (null, shared)
+    )
+    assert first.equals(second)
+
+
+@pytest.mark.parametrize(("alpha", "side"), [(0.001, "above"), (50.0, "below")])
+def test_a_window_that_is_not_fed_is_told_once_a_run(
+    train: Train,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    alpha: float,
+    side: str,
+) -> None:
+    """As it happens, also when the run is stopped and taken up again."""
+    options = {**CONDITIONS["zpd"]["options"], "alpha": alpha, "beta": alpha, "adaptive": False}
+    monkeypatch.setitem(CONDITIONS, "zpd", {"order": "zpd", "options": options})
+    original = loop.Run._step
+
+    def step(self: loop.Run, rows: Any) -> float:
+        if self.progress.step == 9 and not self.progress.resumed:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, rows)
+
+    monkeypatch.setattr(loop.Run, "_step", step)
+    with pytest.raises(SystemExit):
+        train("zpd")
+    (said,) = [s for s in capsys.readouterr().err.splitlines() if "warning" in s]
+    assert said.startswith("warning: step 0: the window is not fed: it holds 0% of the pool, so")
+    assert f"100% of the block comes from outside, {side} it" in said
+    out = train("zpd")
+    assert "warning" not in capsys.readouterr().err
+    updates = pl.read_parquet(out / "trace.parquet").filter(pl.col("kind") == "update")
+    assert updates["fallback"].to_list() == [1.0] * 4
+    assert updates["fallback_below"].to_list() == [float(side == "below")] * 4
+    assert any(side in s for s in files.read_manifest(out)["diagnosis"])
+    monkeypatch.setattr(loop.Run, "_step", original)
+    train("random", out="other")
+    assert "warning" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kill", [0, 3, 8, 11, 22])

@@ -256,6 +256,29 @@ def test_equal_rows_of_several_sources_stand_once(tmp_path: Path) -> None:
         assert notes == ["two: 10 examples left out (equal to one of one)"]
 
 
+def test_a_probe_by_source_has_each_source_s_share(tmp_path: Path) -> None:
+    for name, n, start in (("few", 8, 0), ("many", 32, 100)):
+        rows = [
+            {"instruction": f"Count to {start + i}.", "input": "", "output": f"It is {i}."}
+            for i in range(n)
+        ]
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows), "utf-8")
+    sources = {n: {"format": "alpaca", "path": f"{n}.json"} for n in ("few", "many")}
+    shares = {}
+    for by in ("language", "source"):
+        settings = parsed(tmp_path, sources, probe=10, probe_by=by)
+        probe = make_corpus.build(settings)[0].filter(pl.col("split") == "probe")
+        shares[by] = Counter(probe["source"])
+    assert shares["source"] == {"few": 2, "many": 8}
+    default = make_corpus.build(parsed(tmp_path, sources, probe=10))[0]
+    assert Counter(default.filter(pl.col("split") == "probe")["source"]) == shares["language"]
+    plain, by_source = (parsed(tmp_path, sources, probe_by=b) for b in ("language", "source"))
+    digests = [s.digest("make_corpus") for s in (parsed(tmp_path, sources), plain, by_source)]
+    # A new key that is not used is no reason to make a corpus again.
+    assert digests[0] == digests[1] != digests[2]
+    assert "probe_by" not in plain.design["corpus"]
+
+
 def test_what_the_probe_asks_is_not_trained_on(write: Write) -> None:
     records = [{**r, "output": f"{r['output']} {k}"} for r in alpaca() for k in ("Yes.", "No!")]
     settings = parsed(write(records), SOURCE)

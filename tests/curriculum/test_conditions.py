@@ -39,13 +39,13 @@ class Model:
     def probe(self) -> Probe:
         loss = max(1.5 - self.skill, 0.1)
         top = float(np.exp(-loss))
-        return Probe(loss, top, 0.3, 0.5, 0.1, by_example=(0.8 * loss, top, 0.3))
+        means, medians = (0.8 * loss, top, 0.3), (0.5 * loss, top, 0.2)
+        return Probe(loss, top, 0.3, 0.5, 0.1, by_example=means, median=medians)
 
     def score(self, rows: Rows) -> Measures:
         self.scored.append(rows)
         loss = np.maximum(self.hardness[rows] - self.skill, 0.05)
-        ones = np.ones(len(rows))
-        return Measures(loss, np.exp(-loss), 0.3 * ones, ones.astype(np.int64))
+        return Measures(loss, np.exp(-loss), np.full(len(rows), 0.3), rows % 7 + 1)
 
 
 def run(condition: Condition, model: Any) -> tuple[Rows, list[Block]]:
@@ -141,6 +141,84 @@ def test_level_of_examples_or_of_tokens() -> None:
         float(competence(probe.loss, probe.confidence, probe.entropy))
     )
     assert by_examples["competence"] == pytest.approx(float(competence(*probe.by_example)))
+    options["level"] = "median"
+    by_median = run(make("zpd", told(), **options), Model(300))[1][0].facts
+    assert by_median is not None
+    assert by_median["competence"] == pytest.approx(float(competence(*probe.median)))
+    assert by_median["probe_loss"] == probe.median[0]
+
+
+def test_zpd_records_where_the_pool_lies_and_how_long_its_answers_are() -> None:
+    t = told(n=400)
+    model = Model(400)
+    _, blocks = run(make("zpd", t, update_every=15, pool_size=80, max_repeats=3), model)
+    for k, block in enumerate(blocks):
+        facts, seen = block.facts, model.scored[k]
+        assert facts is not None
+        assert facts["pool_tokens"] == pytest.approx((seen % 7 + 1).mean())
+        assert facts["drawn_tokens"] == pytest.approx((block.rows % 7 + 1).mean())
+        assert facts["pool_tokens"] != facts["drawn_tokens"]
+        assert "fallback_random" not in facts
+        model.skill = 15 * k / t.steps
+        scored = model.score(seen)
+        perplexity = effective_perplexity(
+            competence(scored.loss, scored.confidence, scored.entropy)
+        )
+        model.scored.pop()
+        assert facts["pool_below"] == pytest.approx((perplexity < facts["low"]).mean())
+        assert facts["pool_below"] + facts["occupancy"] <= 1.0
+
+
+def test_keep_gain_and_stretch_may_be_meant_for_steps() -> None:
+    """A run's average then remembers as many steps, however often the window is moved."""
+    weights = {}
+    for every in (5, 15, 30):
+        options: dict[str, Any] = {"update_every": every, "pool_size": 100, "per_steps": 15}
+        condition = make("zpd", told(), **options)
+        weights[every] = condition.options.carried ** (60 / every)
+        _, blocks = run(condition, Model(300))
+        raw = [b.facts["perplexity"] for b in blocks if b.facts]
+        smoothed = raw[0]
+        for b, p in zip(blocks[1:], raw[1:], strict=True):
+            smoothed = 0.9 ** (every / 15) * smoothed + (1 - 0.9 ** (every / 15)) * p
+            assert b.facts is not None
+            assert b.facts["perplexity_smoothed"] == pytest.approx(smoothed)
+    assert list(weights.values()) == pytest.approx([0.9**4] * 3)
+    plain = make("zpd", told(), update_every=5, pool_size=100)
+    assert (plain.options.updates, plain.options.carried) == (1.0, 0.9)
+
+
+def test_a_null_control_draws_otherwise_from_the_same_corpus() -> None:
+    t = told(n=300)
+    shared, _ = run(make("random", t), Model(300))
+    one, blocks = run(make("random", t, draw=1), Model(300))
+    again, _ = run(make("random", t, draw=1), Model(300))
+    two, _ = run(make("random", t, draw=2), Model(300))
+    other, _ = run(make("random", told(n=300, seed=1), draw=1), Model(300))
+    assert len(one) == len(shared) == 240
+    assert np.array_equal(one, again)
+    assert [b.facts for b in blocks] == [{"draw": 1}]
+    # A multiset of its own, as far from the seed's as another seed's is: 240 of 300 in each.
+    sets = [set(rows.tolist()) for rows in (shared, one, two, other)]
+    assert all(len(s) == 240 for s in sets)
+    for i in range(4):
+        for j in range(i):
+            assert 170 < len(sets[i] & sets[j]) < 214
+    assert len(set(run(make("random", told(n=100), draw=1), Model(100))[0].tolist())) == 100
+
+
+def test_beyond_the_fallback_s_limit_the_draw_is_random() -> None:
+    t = told(n=400)
+    options: dict[str, Any] = {"update_every": 15, "pool_size": 80, "alpha": 1.1, "beta": 1.15}
+    options["adaptive"] = False
+    nearest = run(make("zpd", t, **options), Model(400))[1][0].facts
+    limited = run(make("zpd", t, **options, fallback_limit=0.02), Model(400))[1][0].facts
+    assert nearest is not None
+    assert limited is not None
+    assert limited["fallback"] == nearest["fallback"] > 0.5
+    assert 0 < limited["fallback_random"] < limited["fallback"]
+    wide, _ = run(make("zpd", t, **options, fallback_limit=50.0), Model(400))
+    assert np.array_equal(wide, run(make("zpd", t, **options), Model(400))[0])
 
 
 ABLATIONS: dict[str, dict[str, Any]] = {
@@ -256,6 +334,16 @@ def test_unknown_names_and_options_are_the_user_s_mistakes() -> None:
         registry.options("mine", "random", {"seed": 3})
     with pytest.raises(UserError, match="cannot be drawn from a pool of 10"):
         make("zpd", told(), update_every=60, pool_size=10)
+    for order, option, value in (
+        ("random", "draw", -1),
+        ("easy_to_hard", "draw", 1),
+        ("zpd", "fallback_limit", -0.1),
+        ("zpd", "fallback_limit", float("nan")),
+        ("zpd", "per_steps", 0),
+        ("zpd", "level", "mode"),
+    ):
+        with pytest.raises(UserError, match=option):
+            registry.options("mine", order, {option: value})
 
 
 class _TakeFirstOptions(Options):

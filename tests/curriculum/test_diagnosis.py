@@ -3,8 +3,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
-from zpdbench.curriculum.diagnosis import describe
+from zpdbench.curriculum.diagnosis import describe, side, unfed
 
 
 def update(**changes: Any) -> dict[str, Any]:
@@ -30,14 +31,59 @@ def test_mostly_empty() -> None:
     assert "In 1 of 2 updates the window held no candidate." in said
 
 
-def test_fallback_all_on_one_side() -> None:
+def test_the_side_of_the_fallback_is_told_from_90_per_cent_on() -> None:
     above = [update(fallback=0.4, fallback_below=0.0), update(fallback=0.2, fallback_below=0.0)]
     (said,) = describe(above)
-    assert "(30%) lay all on one side, above it (harder than meant)" in said
+    assert "(30% of the draws) lay to 100% above it: harder than meant, too hard" in said
     (said,) = describe([update(fallback=0.3, fallback_below=0.3)])
-    assert "below it (easier than meant)" in said
+    assert "100% below it: easier than meant, mostly mastered already" in said
+    # Not only at exactly 0 and 100 %: that of the old default study was 98 % and said nothing.
+    (said,) = describe([update(fallback=0.4, fallback_below=0.392)])
+    assert "lay to 98% below it" in said
+    (said,) = describe([update(fallback=0.4, fallback_below=0.04)])
+    assert "lay to 90% above it" in said
+    assert describe([update(fallback=0.4, fallback_below=0.35)]) == []
     assert describe([*above, update(fallback=0.2, fallback_below=0.1)]) == []
     assert describe([update(fallback=0.01, fallback_below=0.0)]) == []
+
+
+@pytest.mark.parametrize("below", [0.9, 0.89, 0.11, 0.1, 0.0])
+@pytest.mark.parametrize("fallback", [0.3, 0.7, 1.0])
+def test_sides_do_not_hang_on_rounding(below: float, fallback: float) -> None:
+    expected = "below" if below >= 0.9 else "above" if below <= 0.1 else None
+    assert side(fallback, below * fallback) == expected
+    assert side(0.0, 0.0) is None
+
+
+def test_an_update_that_is_not_fed_says_so_with_its_diagnosis() -> None:
+    said = unfed(update(fallback=0.7, fallback_below=0.69, occupancy=0.02))
+    assert said is not None
+    assert "holds 2% of the pool, so 70% of the block comes from outside, below it" in said
+    assert "mastered" in said
+    said = unfed(update(fallback=0.7, fallback_below=0.0))
+    assert said is not None
+    assert "too hard" in said
+    said = unfed(update(fallback=0.7, fallback_below=0.35))
+    assert said is not None
+    assert said.endswith("on both sides of it")
+    assert unfed(update(fallback=0.5, fallback_below=0.5)) is None
+    assert unfed({"pacing": 0.1}) is None
+    # Another package's condition may record less.
+    assert unfed({"fallback": 0.9}) == (
+        "the window is not fed: 90% of the block comes from outside"
+    )
+
+
+def test_answers_much_shorter_or_longer_than_the_pool_s() -> None:
+    even = update(pool_tokens=11.2, drawn_tokens=9.2)
+    assert describe([even] * 3) == []
+    short = update(pool_tokens=11.2, drawn_tokens=3.5)
+    (said,) = describe([even, short, even])
+    assert "In 1 of 3 updates the answers drawn were much shorter than the pool's" in said
+    assert "3.5 response tokens, where the pool had 11.2" in said
+    (said,) = describe([update(pool_tokens=10.0, drawn_tokens=15.0)])
+    assert "much longer" in said
+    assert len(describe([short, update(pool_tokens=10.0, drawn_tokens=15.0)])) == 2
 
 
 def test_lag_names_the_weight_of_the_first_probe() -> None:

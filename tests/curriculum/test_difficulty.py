@@ -158,6 +158,26 @@ def test_balanced_probe() -> None:
         d.balanced_probe(values, languages, 400, 0)
 
 
+def test_a_probe_by_source_is_the_corpus_in_small() -> None:
+    generator = np.random.default_rng(1)
+    values = generator.random(1000)
+    languages = ["en"] * 600 + ["ko"] * 400
+    sources = ["a"] * 500 + ["b"] * 100 + ["a"] * 40 + ["c"] * 360
+    chosen = d.balanced_probe(values, languages, 50, 0, sources)
+    assert len(set(chosen.tolist())) == 50
+    parts = [(0, 500, 25), (500, 600, 5), (600, 640, 2), (640, 1000, 18)]
+    assert [((chosen >= a) & (chosen < b)).sum() for a, b, _ in parts] == [n for _, _, n in parts]
+    of_a = values[chosen[chosen < 500]]
+    quintile = np.searchsorted(np.quantile(values[:500], [0.2, 0.4, 0.6, 0.8]), of_a)
+    assert np.bincount(quintile).tolist() == [5, 5, 5, 5, 5]
+    assert np.array_equal(chosen, d.balanced_probe(values, languages, 50, 0, sources))
+    # Shares that do not go round: the largest remainders, and never more than asked.
+    odd = d.balanced_probe(values, languages, 7, 0, sources)
+    assert [((odd >= a) & (odd < b)).sum() for a, b, _ in parts] == [3, 1, 0, 3]
+    # By language alone half of it is Korean.
+    assert (d.balanced_probe(values, languages, 50, 0) >= 600).sum() == 25
+
+
 def test_speed_of_the_model_free_part(data_dir: Path) -> None:
     rows = json.loads((data_dir / "instruct_en/alpaca_random_9229.json").read_text("utf-8"))[:4000]
     prompts = [f"{r['instruction']} {r['input']}" for r in rows]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zpdbench.curriculum.window import Window, draw
+from zpdbench.curriculum.window import Draw, Window, draw
 
 
 def test_bounds() -> None:
@@ -69,6 +69,60 @@ def test_draw_properties(
 def test_a_pool_that_cannot_give_enough_is_an_error() -> None:
     with pytest.raises(ValueError, match="13 examples from 3"):
         draw(np.ones(3), 1, 2, 13, 4, np.random.default_rng(0))
+
+
+def test_stretch_and_gain_are_compounded_over_updates() -> None:
+    twice = Window().adapt(0.5 * 1.01**2 + 1e-9, 0.5, 2.0)
+    assert twice == Window().adapt(0.6, 0.5, 2.0)
+    assert (twice.alpha, twice.beta) == pytest.approx((1.1 * 1.05**2, 1.3 * 1.05**2), abs=0.02)
+    assert Window().adapt(0.5 * 1.01 + 1e-9, 0.5, 2.0).alpha == pytest.approx(1.0)
+    half = Window().adapt(0.5 * 1.006, 0.5, 0.5)
+    assert half.beta == pytest.approx(1.3 * 1.05**0.5)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.floats(1.0, 50.0), min_size=1, max_size=60),
+    st.floats(1.0, 20.0),
+    st.floats(0.0, 2.0),
+    st.integers(1, 4),
+    st.floats(0.05, 1.0),
+)
+def test_within_the_limit_by_nearness_beyond_it_at_random(
+    values: list[float], low: float, limit: float, repeats: int, share: float
+) -> None:
+    perplexities, high = np.array(values), low * 1.2
+    need = max(1, int(share * len(values) * repeats))
+
+    def once(seed: int, within: float | None) -> Draw:
+        return draw(perplexities, low, high, need, repeats, np.random.default_rng(seed), within)
+
+    drawn, free = once(0, limit), once(0, None)
+    counts = np.bincount(drawn.positions, minlength=len(values))
+    assert len(drawn.positions) == need
+    assert counts.max() <= repeats
+    assert (drawn.inside, drawn.fallback) == (free.inside, free.fallback)
+    logs = np.log(perplexities)
+    distance = np.where(perplexities < low, np.log(low) - logs, logs - np.log(high))
+    outside = (perplexities < low) | (perplexities > high)
+    far = outside & (distance > limit)
+    assert drawn.beyond == counts[far].sum()
+    assert drawn.below == counts[perplexities < low].sum()
+    assert drawn.pool_below == (perplexities < low).sum()
+    if drawn.beyond:
+        # What is near is used up first, and what is far comes evenly.
+        assert (counts[~far] == repeats).all()
+        assert counts[far].max() - counts[far].min() <= 1
+    assert free.beyond == 0
+
+
+def test_far_examples_are_drawn_whatever_their_distance() -> None:
+    values = np.exp(np.linspace(1.0, 4.0, 400))
+    drawn = draw(values, 1.0, 1.1, 100, 1, np.random.default_rng(0), 0.1)
+    assert (drawn.fallback, drawn.beyond, drawn.below) == (100, 100, 0)
+    # 100 of 400 at random: a mean position of 199.5 with a standard error of 10.
+    assert abs(drawn.positions.mean() - 199.5) < 40
+    assert draw(values, 1.0, 1.1, 100, 1, np.random.default_rng(0)).positions.max() == 99
 
 
 def test_open_bounds_fall_back_to_the_nearest() -> None:

@@ -10,6 +10,7 @@ import polars as pl
 
 from tests.artifacts import synthetic
 from zpdbench import cli, files, study
+from zpdbench.report import evidence
 
 HOSTILE = (
     "<script>window.owned = 1</script><img src=x onerror='window.owned = 2'>"
@@ -90,14 +91,14 @@ def _trace(folder: Path, loaded: study.Study, *, windowed: bool) -> None:
                 "kind": "update", "step": s, "tokens": 0, "targets": 0, "tokens_scored": 50,
                 "flops": 500, "perplexity": 1.4 - s / 100, "perplexity_smoothed": 1.45,
                 "low": 1.5, "high": 1.8, "occupancy": 0.2, "fallback": 0.7, "coverage": 0.1,
+                "fallback_below": 0.686, "pool_tokens": 12.0, "drawn_tokens": 9.0 - s,
             }
             for s in range(0, steps, 2)
         ]  # fmt: skip
-    wanted = ("perplexity", "perplexity_smoothed", "low", "high", "occupancy", "fallback")
     for row in rows:
-        for column in (*wanted, "coverage"):
+        for column in evidence._WINDOW:
             row.setdefault(column, None)
-    schema = dict.fromkeys((*wanted, "coverage"), pl.Float64)
+    schema = dict.fromkeys(evidence._WINDOW, pl.Float64)
     table = pl.DataFrame(rows, schema_overrides=schema, infer_schema_length=None)
     table.write_parquet(folder / "trace.parquet")
     manifest = json.loads((folder / "MANIFEST.json").read_text("utf-8"))

@@ -7,8 +7,11 @@ import gzip
 import hashlib
 import html
 import json
+import math
 import re
+import shutil
 import string
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -180,6 +183,11 @@ def test_remarks_name_what_went_wrong(page: Path) -> None:
     text = re.sub(r"<[^>]+>", "", page.read_text("utf-8"))
     assert "zpd in large: on average 70 % of each block came from outside the window" in text
     assert "large의 zpd: 블록마다 평균 70 %" in text
+    assert "98 % of that lay below the window: easier than meant, mostly mastered" in text
+    assert "그중 98 %는 창 아래에 있었다" in text
+    # The trace's answers: 9, 7, ... response tokens drawn where the pool has 12.
+    assert "zpd in large: in 1 of 2 updates the answers drawn were much shorter" in text
+    assert "at the most 7.0 response tokens, where the pool had 12.0" in text
     assert "Nothing was registered before the runs" in text
 
 
@@ -237,6 +245,55 @@ def test_interaction_shows_the_gains_that_r1_tests(lock: Path) -> None:
         assert mean["ko"] - mean["en"] == pytest.approx(row.number("estimate"))
         assert f'data-row="{row.anchor}"' in figure
         assert f"{model}, ko: {results.number(mean['ko'], 1, sign=True)}" in figure
+
+
+def _windows(**means: list[float]) -> list[str]:
+    columns = {name: [0.1, 0.1] for name in evidence._WINDOW}
+    w = evidence.Window("zpd", "large", [0, 5], {**columns, **means})
+    said = sections.remarks({}, evidence.Traces(windows=[w]), registered="registered")
+    return [re.sub(r"<[^>]+>", "", str(r)) for r in said]
+
+
+def test_a_window_that_is_not_fed_is_told_with_the_side() -> None:
+    mostly = {"fallback": [0.9, 0.7], "drawn_tokens": [5.0, 5.0], "pool_tokens": [5.0, 5.0]}
+    assert any("above the window: harder" in s for s in _windows(**mostly, fallback_below=[0, 0.0]))
+    assert any("both sides" in s for s in _windows(**mostly, fallback_below=[0.4, 0.4]))
+    # An older trace does not say the side: nothing is made up.
+    old = dict.fromkeys(("fallback_below", "drawn_tokens", "pool_tokens"), [float("nan")] * 2)
+    (_, said) = _windows(fallback=[0.9, 0.7], **old)
+    assert "80 % of each block" in said
+    assert "both sides" not in said
+    assert "above the window" not in said
+    longer = {"drawn_tokens": [5.0, 30.0], "pool_tokens": [5.0, 10.0], "fallback": [0.1, 0.1]}
+    (_, said) = _windows(**longer)
+    assert "in 1 of 2 updates the answers drawn were much longer" in said
+
+
+def test_a_trace_without_the_newer_columns_is_read(lock: Path, tmp_path: Path) -> None:
+    loaded = study.load(lock)
+    run = next(r for r in loaded.runs if r.condition == "zpd")
+    folder = tmp_path / "old"
+    shutil.copytree(loaded.paths.adapter(*run), folder)
+    trace = pl.read_parquet(folder / "trace.parquet")
+    newer = ["fallback_below", "pool_tokens", "drawn_tokens"]
+    trace.drop(newer).write_parquet(folder / "trace.parquet")
+    (window,) = evidence.read_traces([folder], None).windows
+    assert all(math.isnan(v) for name in newer for v in window.means[name])
+    assert window.means["fallback"] == [0.7] * len(window.steps)
+    assert sections.window(evidence.Traces(windows=[window]))
+
+
+def test_scores_without_a_model_stand_beside_the_curves(page: Path, lock: Path) -> None:
+    text = page.read_text("utf-8")
+    items = evidence.read_items([study.load(lock).paths.items(b) for b in ("gsm8k", "humaneval")])
+    golds = Counter(i["gold"] for i in items if i["benchmark"] == "gsm8k")
+    best = max(golds.values()) / sum(golds.values())
+    table = text[text.index('id="t-constants"') :].split("</table>")[0]
+    rows = [re.sub(r"<[^>]+>", "|", r) for r in table.split("<tr>")[2:]]
+    (gsm8k,) = [r for r in rows if "gsm8k" in r and "(|all|" in r.replace("||", "|")]
+    assert f"|{100 * best:.1f}|" in gsm8k
+    assert any("humaneval" in r and "없음" in r for r in rows)
+    assert "상수" in text or "고정 답" in text
 
 
 def test_what_did_not_fit_is_said() -> None:

@@ -69,7 +69,9 @@ class ModelLearner:
         """Measures over all response tokens of the probe."""
         columns, owner = self._tokens(self.probe_rows)
         count = np.bincount(owner)
-        means = [float((np.bincount(owner, weights=c) / count).mean()) for c in columns[:3]]
+        each = [np.bincount(owner, weights=c) / count for c in columns[:3]]
+        means = [float(values.mean()) for values in each]
+        medians = [float(np.median(values)) for values in each]
         loss, confidence, entropy, correct = columns
         return Probe(
             loss=float(loss.mean()),
@@ -78,6 +80,7 @@ class ModelLearner:
             accuracy=float(correct.mean()),
             calibration_error=calibration_error(confidence, correct > 0.5),
             by_example=(means[0], means[1], means[2]),
+            median=(medians[0], medians[1], medians[2]),
         )
 
     def score(self, rows: Rows) -> Measures:

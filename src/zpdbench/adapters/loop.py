@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from zpdbench.adapters.learner import ModelLearner
 from zpdbench.adapters.loss import cross_entropy
 from zpdbench.adapters.optimiser import Optimiser, schedule
 from zpdbench.adapters.state import Progress, Store
+from zpdbench.curriculum import diagnosis
 from zpdbench.curriculum.conditions import Condition
 from zpdbench.errors import UserError
 
@@ -151,6 +153,10 @@ class Run:
                 f"at most {left}",
             )
         progress.queue = rows
+        said = diagnosis.unfed(facts or {})
+        # The first time only, also of a run that is taken up again.
+        if said and self.group.leads and not any(map(_unfed, progress.updates)):
+            print(f"warning: step {progress.step}: {said}", file=sys.stderr, flush=True)
         tokens, operations = self.learner.charge.take()
         if facts is not None or tokens:
             progress.updates.append(
@@ -259,6 +265,10 @@ class Run:
             f"starts anew; the same ones go on from step {self.progress.step}, kept in "
             f"{self.store.folder})",
         )
+
+
+def _unfed(update: dict[str, Any]) -> bool:
+    return diagnosis.unfed(update["facts"]) is not None
 
 
 def _counter_seed(seed: int, step: int, rank: int) -> int:

@@ -251,7 +251,7 @@ def train(
         "notes": corpus_notes(corpus),
         "diagnosis": diagnosis.describe(
             [{**u["facts"], "step": u["step"]} for u in progress.updates],
-            keep=getattr(plan.options, "keep", None),
+            keep=getattr(plan.options, "carried", None),
             difficulty=told.difficulty[order] if not fixed else None,
             max_repeats=getattr(plan.options, "max_repeats", None),
         ),

@@ -85,9 +85,11 @@ def build(
     found = difficulty.combine(features, languages)
     split = np.full(len(rows), "train", dtype=object)
     try:
-        split[difficulty.balanced_probe(found.difficulty, languages, corpus.probe, corpus.seed)] = (
-            "probe"
+        by_source = [row["source"] for row in rows] if corpus.probe_by == "source" else None
+        chosen = difficulty.balanced_probe(
+            found.difficulty, languages, corpus.probe, corpus.seed, by_source
         )
+        split[chosen] = "probe"
     except ValueError as error:
         raise UserError(str(error), where="corpus.probe", fix="make it smaller") from error
     frame = pl.DataFrame(rows, schema=["id", "language", "source", "prompt", "response"])

@@ -50,6 +50,7 @@ class Probe:
     Attributes:
         loss, confidence, entropy: over all response tokens of the probe, as in `Measures`.
         by_example: the same three as means over the probe's examples of each one's means.
+        median: the same as medians, each measure by itself.
         accuracy: share of response tokens where the most probable token is the right one.
         calibration_error: expected calibration error of the top-1 probability (see
             `calibration_error`).
@@ -61,6 +62,7 @@ class Probe:
     accuracy: float
     calibration_error: float
     by_example: tuple[float, float, float]
+    median: tuple[float, float, float]
 
 
 def competence(

@@ -110,6 +110,10 @@ UPDATE_FACTS = (
     "inside",
     "occupancy",
     "fallback",
+    "fallback_below",
+    "pool_below",
+    "pool_tokens",
+    "drawn_tokens",
     "pool_reuse",
     "repeats_max",
     "distinct",
@@ -169,11 +173,35 @@ class Condition(ABC):
         """Take back what `state` gave."""
 
 
+class RandomOptions(Options):
+    """Options of `random`."""
+
+    draw: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="0: what all conditions of a seed share; others are each a draw of its "
+            "own, for a null control",
+        ),
+    ] = 0
+
+
 class Random(Condition):
-    """The seed's examples in the order they were drawn: plain shuffling."""
+    """The seed's examples in the order they were drawn: plain shuffling.
+
+    With `draw` 1, 2, ... other examples in another order, drawn as the seed's are but apart from
+    them: a treatment that is none, so a test of it has nothing to find.
+    """
+
+    Options = RandomOptions
 
     def block(self, step: int, learner: Learner) -> Block:
-        return Block(self.told.drawn)
+        told, draw = self.told, self.options.draw
+        if not draw:
+            return Block(told.drawn)
+        generator = told.generator(4, draw)
+        rows = _passes(len(told.ids), told.steps * told.batch_size, generator)
+        return Block(rows, {"draw": draw})
 
 
 class EasyToHard(Condition):
@@ -209,9 +237,39 @@ class ZpdOptions(Options):
     ] = measure.WEIGHTS
     max_repeats: Annotated[int, Field(gt=0, description="of one example in a block")] = 4
     level: Annotated[
-        Literal["tokens", "examples"],
-        Field(description="the model's measures: over the probe's tokens, or its examples' means"),
+        Literal["tokens", "examples", "median"],
+        Field(
+            description="the model's measures: over the probe's tokens, or the mean or the median "
+            "of its examples' means"
+        ),
     ] = "tokens"
+    per_steps: Annotated[
+        int | None,
+        Field(
+            gt=0,
+            description="steps that keep, the gain of 1 % and the stretch of 1.05 are meant for; "
+            "none: one update, whatever its length",
+        ),
+    ] = None
+    fallback_limit: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            allow_inf_nan=False,
+            description="log distance to the window beyond which what lacks is drawn at random "
+            "instead of by nearness; none: no limit",
+        ),
+    ] = None
+
+    @property
+    def updates(self) -> float:
+        """How many of the updates that `keep`, gain and stretch are meant for one update is."""
+        return 1.0 if self.per_steps is None else self.update_every / self.per_steps
+
+    @property
+    def carried(self) -> float:
+        """Weight of the past in the moving average at one update."""
+        return self.keep**self.updates
 
     @model_validator(mode="after")
     def _sensible(self) -> ZpdOptions:
@@ -260,14 +318,16 @@ class Zpd(Condition):
     def block(self, step: int, learner: Learner) -> Block:
         told, options = self.told, self.options
         probe = learner.probe()
-        level = (probe.loss, probe.confidence, probe.entropy)
-        if options.level == "examples":
-            level = probe.by_example
+        level = {
+            "tokens": (probe.loss, probe.confidence, probe.entropy),
+            "examples": probe.by_example,
+            "median": probe.median,
+        }[options.level]
         now = float(measure.competence(*level, options.weights))
         perplexity = float(measure.effective_perplexity(now))
-        self.smoothed = measure.smooth(self.smoothed, perplexity, options.keep)
+        self.smoothed = measure.smooth(self.smoothed, perplexity, options.carried)
         if options.adaptive:
-            self.window = self.window.adapt(now, self.last_competence)
+            self.window = self.window.adapt(now, self.last_competence, options.updates)
         self.last_competence = now
         low, high = self.window.bounds(self.smoothed)
 
@@ -278,15 +338,19 @@ class Zpd(Condition):
             measure.competence(scored.loss, scored.confidence, scored.entropy, options.weights)
         )
         need = min(options.update_every, told.steps - step) * told.batch_size
-        drawn = draw(perplexities, low, high, need, options.max_repeats, generator)
+        drawn = draw(
+            perplexities, low, high, need, options.max_repeats, generator, options.fallback_limit
+        )
         rows = pool[drawn.positions]
 
         reuse = sum(int(r) in self.used for r in pool) / len(pool)
         distinct, counts = np.unique(rows, return_counts=True)
         self.used.update(int(r) for r in distinct)
+        limited = options.fallback_limit is not None
         return Block(
             rows,
             {
+                **({"fallback_random": drawn.beyond / need} if limited else {}),
                 "probe_loss": level[0],
                 "probe_confidence": level[1],
                 "probe_entropy": level[2],
@@ -305,6 +369,9 @@ class Zpd(Condition):
                 "occupancy": drawn.inside / len(pool),
                 "fallback": drawn.fallback / need,
                 "fallback_below": drawn.below / need,
+                "pool_below": drawn.pool_below / len(pool),
+                "pool_tokens": float(scored.tokens.mean()),
+                "drawn_tokens": float(scored.tokens[drawn.positions].mean()),
                 "pool_reuse": reuse,
                 "repeats_max": int(counts.max()),
                 "distinct": len(distinct),
@@ -461,7 +528,10 @@ def multiset(n: int, steps: int, batch_size: int, seed: int) -> Rows:
     """
     if n < 1:
         raise ValueError("there is no training example")
-    generator = np.random.default_rng([seed, 0x5A9D, 0])
-    need = steps * batch_size
+    return _passes(n, steps * batch_size, np.random.default_rng([seed, 0x5A9D, 0]))
+
+
+def _passes(n: int, need: int, generator: np.random.Generator) -> Rows:
+    """Permutations of n rows one after the other, cut at `need`."""
     passes = [generator.permutation(n) for _ in range(-(-need // n))]
     return np.concatenate(passes)[:need].astype(np.int64)

@@ -278,7 +278,11 @@ def combine(features: Sequence[Features], languages: Sequence[str]) -> Difficult
 
 
 def balanced_probe(
-    difficulty: NDArray[np.float64], languages: Sequence[str], size: int, seed: int
+    difficulty: NDArray[np.float64],
+    languages: Sequence[str],
+    size: int,
+    seed: int,
+    sources: Sequence[str] | None = None,
 ) -> NDArray[np.int64]:
     """Positions of a held-out probe balanced by language and difficulty, ascending.
 
@@ -286,18 +290,33 @@ def balanced_probe(
     examples sorted by difficulty are cut into as many equal strata as are wanted, and one is drawn
     from each.
 
+    Args:
+        sources: each example's source: then every source of a language gives as many as its share
+            of all examples comes to (largest remainders, equal ones in the order of names).
+
     Raises:
         ValueError: `size` leaves nothing to train on.
     """
     n = len(difficulty)
     if size >= n:
         raise ValueError(f"a probe of {size} out of {n} examples leaves nothing to train on")
-    labels = np.array(languages)
+    names = (
+        list(languages)
+        if sources is None
+        else [f"{a}\n{b}" for a, b in zip(languages, sources, strict=True)]
+    )
+    labels = np.array(names)
     groups = {str(name): np.flatnonzero(labels == name) for name in np.unique(labels)}
-    quota = dict.fromkeys(groups, 0)
-    for _ in range(size):
-        open_groups = [g for g in groups if quota[g] < len(groups[g])]
-        quota[min(open_groups, key=lambda g: (quota[g], g))] += 1
+    if sources is None:
+        quota = dict.fromkeys(groups, 0)
+        for _ in range(size):
+            open_groups = [g for g in groups if quota[g] < len(groups[g])]
+            quota[min(open_groups, key=lambda g: (quota[g], g))] += 1
+    else:
+        quota = {g: size * len(rows) // n for g, rows in groups.items()}
+        by_rest = sorted(groups, key=lambda g: (-(size * len(groups[g]) % n), g))
+        for g in by_rest[: size - sum(quota.values())]:
+            quota[g] += 1
     generator = np.random.default_rng([seed, 0x5A9D, 9])
     chosen: list[int] = []
     for name, rows in groups.items():

@@ -36,18 +36,20 @@ class Window:
             self.beta * perplexity if self.upper else math.inf,
         )
 
-    def adapt(self, competence: float, previous: float | None) -> Window:
+    def adapt(self, competence: float, previous: float | None, updates: float = 1.0) -> Window:
         """The next window: stretched by 1.05 after a gain of at least 1 %, else shrunk by it.
 
         Args:
             competence: the raw probe's competence now.
             previous: the same at the update before; None at the first, which changes nothing.
+            updates: how many updates this one stands for: gain and stretch are compounded.
 
         Both factors stay within [1.0, 1.2] and [1.2, 1.6]. Our operationalisation.
         """
         if previous is None:
             return self
-        factor = STRETCH if competence >= previous * (1.0 + GAIN) else 1.0 / STRETCH
+        stretch = STRETCH**updates
+        factor = stretch if competence >= previous * (1.0 + GAIN) ** updates else 1.0 / stretch
         return replace(
             self,
             alpha=min(max(self.alpha * factor, ALPHA_RANGE[0]), ALPHA_RANGE[1]),
@@ -64,12 +66,16 @@ class Draw:
         inside: how many candidates of the pool lie in the window.
         fallback: how many of the drawn come from outside it.
         below: how many of these lie below it (too easy); the others lie above.
+        beyond: how many of the fallback were drawn at random, as nothing was near enough.
+        pool_below: how many candidates of the pool lie below the window.
     """
 
     positions: NDArray[np.int64]
     inside: int
     fallback: int
     below: int
+    beyond: int
+    pool_below: int
 
 
 def draw(
@@ -79,6 +85,7 @@ def draw(
     need: int,
     max_repeats: int,
     generator: np.random.Generator,
+    limit: float | None = None,
 ) -> Draw:
     """Draw `need` examples from those in [low, high], the rest from the nearest outside.
 
@@ -89,6 +96,8 @@ def draw(
     Args:
         perplexities: effective perplexity of each candidate, shape (pool,).
         need: how many to draw; at most pool * max_repeats.
+        limit: log distance to the window beyond which nearness counts for nothing: what still
+            lacks is drawn at random from those farther away, in rounds; None: no limit.
 
     Raises:
         ValueError: the pool is too small for `need` at this `max_repeats`.
@@ -112,12 +121,26 @@ def draw(
         (math.log(low) if low > 0 else 0.0) - value,
         value - (math.log(high) if math.isfinite(high) else 0.0),
     )
-    nearest = outside[np.argsort(distance, kind="stable")]
-    below = 0
+    by_distance = np.argsort(distance, kind="stable")
+    nearest, far = outside[by_distance], outside[:0]
+    if limit is not None:
+        near = int((distance <= limit).sum())
+        nearest, far = nearest[:near], nearest[near:]
+    filled: list[NDArray[np.int64]] = [outside[:0]]
+    for _ in range(max_repeats):
+        filled.append(nearest[:lacking])
+        lacking -= len(filled[-1])
+    beyond = lacking
     while lacking:
-        take = min(lacking, len(nearest))
-        chosen.append(nearest[:take])
-        below += int((perplexities[nearest[:take]] < low).sum())
-        lacking -= take
-    positions = generator.permutation(np.concatenate(chosen).astype(np.int64))
-    return Draw(positions, len(inside), fallback, below)
+        filled.append(generator.permutation(far)[:lacking])
+        lacking -= len(filled[-1])
+    fill = np.concatenate(filled)
+    positions = generator.permutation(np.concatenate([*chosen, fill]).astype(np.int64))
+    return Draw(
+        positions,
+        inside=len(inside),
+        fallback=fallback,
+        below=int((perplexities[fill] < low).sum()),
+        beyond=beyond,
+        pool_below=int((perplexities < low).sum()),
+    )

@@ -103,7 +103,7 @@ def line_chart(
 
     Args:
         name: what the figure is, for who cannot see it.
-        references: horizontal dashed lines.
+        references: horizontal dashed lines, with a name at one end.
         verticals: vertical dashed lines.
         x_ticks: places and labels; None: round numbers.
     """
@@ -112,10 +112,12 @@ def line_chart(
     x = _axis(xs, x_range, _LEFT, _WIDTH - _RIGHT)
     y = _axis([*ys, *(v for v, _ in references)], y_range, _HEIGHT - _BOTTOM, _TOP)
     parts = [_frame(x, y, x_label, y_label, x_ticks)]
-    for value, label in references:
+    for i, (value, label) in enumerate(references):
         at = y(value)
         parts.append(_tag("line", klass="ref", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=at, y2=at))
-        parts.append(_texts(label, _WIDTH - _RIGHT - 2, at - 4, "end", "note"))
+        # At the ends by turns: two of nearly one value stay legible.
+        end, anchor = (_LEFT + 2, "start") if i % 2 else (_WIDTH - _RIGHT - 2, "end")
+        parts.append(_texts(label, end, at - 4, anchor, "note"))
     for value, label in verticals:
         at = x(value)
         parts.append(_tag("line", klass="ref", x1=at, x2=at, y1=_TOP, y2=_HEIGHT - _BOTTOM))

@@ -41,6 +41,7 @@ def draw_window(traces: evidence.Traces) -> Figure:
         for name, colour, label in (
             ("occupancy", COLOURS[2], "inside the window"),
             ("fallback", COLOURS[4], "filled from outside"),
+            ("fallback_below", COLOURS[5], "of it from below"),
         ):
             right.plot(window.steps, [100 * v for v in means[name]], color=colour, label=label)
         right.set_ylim(0, 102)

@@ -14,7 +14,8 @@ from zpdbench import files
 
 BINS = 20
 _WINDOW = (
-    "perplexity", "perplexity_smoothed", "low", "high", "occupancy", "fallback", "coverage",
+    "perplexity", "perplexity_smoothed", "low", "high", "occupancy", "fallback", "fallback_below",
+    "pool_tokens", "drawn_tokens", "coverage",
 )  # fmt: skip
 
 
@@ -90,7 +91,10 @@ def read_traces(adapters: Sequence[str | Path], corpus: pl.DataFrame | None) -> 
         total["steps"] = total.get("steps", 0.0) + table.filter(pl.col("kind") == "step").height
         window = table.filter((pl.col("kind") == "update") & pl.col("low").is_not_null())
         if not window.is_empty():
-            updates.setdefault(key, []).append(window.select("step", *_WINDOW))
+            # A trace that is older than a column does not say it.
+            lacking = [pl.lit(None, pl.Float64).alias(c) for c in _WINDOW if c not in table.columns]
+            window = window.with_columns(lacking).select("step", *_WINDOW)
+            updates.setdefault(key, []).append(window)
         if corpus is not None:
             levels.setdefault(key, []).append(_levels(table, corpus))
     for key, parts in sorted(updates.items()):
@@ -214,8 +218,10 @@ def _numbers(path: Path) -> dict[str, float]:
 
 
 def read_items(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
-    """The items of all benchmarks: benchmark task item_id prompt choices gold."""
-    columns = ["benchmark", "task", "item_id", "prompt", "choices", "gold"]
+    """The items of all benchmarks: benchmark task item_id prompt choices letters gold interim."""
+    columns = [
+        *("benchmark", "task", "item_id", "prompt", "choices", "letters", "gold", "interim"),
+    ]
     rows: list[dict[str, Any]] = []
     for path in sorted(map(str, paths)):
         rows += pl.read_parquet(path, columns=columns).to_dicts()

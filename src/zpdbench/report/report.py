@@ -22,6 +22,7 @@ from markupsafe import Markup
 from zpdbench import __version__, datasheet, files, records
 from zpdbench.report import evidence, explorer, results, sections
 from zpdbench.report.words import both, words
+from zpdbench.statistics import baselines
 from zpdbench.study import Study, load
 
 _STAGES = ("checkpoints", "corpora", "items", "adapters", "generations", "scores")
@@ -38,6 +39,7 @@ def render(
     agreements: Sequence[tuple[str, str, int, int]] = (),
     provenance: Sequence[tuple[Markup, Sequence[str]]] = (),
     card: Mapping[str, Any] | None = None,
+    constants: Sequence[baselines.Constant] = (),
     configuration: str = "",
     timing_name: str = "report.timing.html",
 ) -> str:
@@ -49,6 +51,7 @@ def render(
         traces, corpus, costs, explored: as `evidence` and `explorer` give them.
         agreements: model, chunk, prompts asked again alone, and how many answers were equal.
         provenance: headings and lines.
+        constants: what the best constant answers score on the items asked.
         card: the corpus's notes and its data card's tables, as `_card` gives them.
         configuration: the whole configuration as text.
         timing_name: file beside the page that holds the times.
@@ -78,7 +81,8 @@ def render(
         diagnoses=traces.diagnoses,
         effects=sections.effects(tables),
         effect_tables=sections.effect_tables(tables),
-        curves=sections.curves(tables),
+        curves=sections.curves(tables, constants),
+        constants=constants,
         power=sections.power(tables),
         window=sections.window(traces),
         difficulty=sections.difficulty(shares, traces),
@@ -206,13 +210,12 @@ def main(args: argparse.Namespace) -> None:
     traces = evidence.read_traces(args.adapters, corpus)
     h3a = study.hypotheses.h3a
     explored = None
+    items = evidence.read_items(args.items)
     if h3a is not None and args.scores and args.generations:
         pairs = explorer.pair(
             args.scores, args.generations, treatment=h3a.treatment, control=h3a.control
         )
-        explored = explorer.pack(
-            pairs, evidence.read_items(args.items), dict(study.hypotheses.r1.languages)
-        )
+        explored = explorer.pack(pairs, items, dict(study.hypotheses.r1.languages))
     found = evidence.read_records(results_folder, _STAGES)
     checkpoints = {
         m: evidence.checkpoint_digest(results_folder / "checkpoints" / m) for m in study.models
@@ -240,6 +243,7 @@ def main(args: argparse.Namespace) -> None:
                 agreements,
             ),
             card=_card(study, args.corpus) if args.corpus else None,
+            constants=baselines.constants(items),
             configuration=yaml.safe_dump(_settings(study), sort_keys=True, allow_unicode=True),
             timing_name=out.with_suffix(".timing.html").name,
         ),

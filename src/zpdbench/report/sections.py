@@ -9,12 +9,14 @@ from typing import Any
 
 from markupsafe import Markup
 
+from zpdbench.curriculum.diagnosis import KEEP_EVERYTHING, LENGTH, MOSTLY, side
 from zpdbench.report import charts
 from zpdbench.report.charts import ForestRow, Line, Point
 from zpdbench.report.evidence import Traces, Window
 from zpdbench.report.gains import gains_by_language
 from zpdbench.report.results import Cell, Table, between, number, p_said, p_value
 from zpdbench.report.words import label, words
+from zpdbench.statistics.baselines import Constant
 
 VERDICTS = {
     "supported": "supported",
@@ -24,7 +26,6 @@ VERDICTS = {
     "inconclusive": "inconclusive",
 }
 """A table's verdict -> its name in the page's words and styles."""
-MOSTLY, EVERYTHING = 0.5, 0.95
 _ORDER = ("mmlu", "humaneval", "gsm8k", "kobest")
 _CONDITIONS = ("random", "easy_to_hard", "hard_to_easy", "zpd")
 _METRICS = {
@@ -348,9 +349,16 @@ def remarks(
         fallback, inside = _mean(w.means["fallback"]), _mean(w.means["occupancy"])
         names = {"condition": w.condition, "model": w.model}
         if fallback > MOSTLY:
-            found.append(words("remark_fallback", **names, percent=number(100 * fallback, 0)))
-        if inside >= EVERYTHING:
+            said = words("remark_fallback", **names, percent=number(100 * fallback, 0))
+            below = _mean(w.means["fallback_below"])
+            if math.isfinite(below):
+                where = side(fallback, below)
+                share = below / fallback if where != "above" else 1.0 - below / fallback
+                said += " " + words(_SIDES[where], percent=number(100 * share, 0))
+            found.append(said)
+        if inside >= KEEP_EVERYTHING:
             found.append(words("remark_everything", **names, percent=number(100 * inside, 0)))
+        found += _length_remarks(w)
     if row is not None and row.number("power_claimed") < 0.8:
         needed = (
             tables["power"].first(
@@ -380,6 +388,37 @@ def remarks(
         for r in tables["h3a"].where(scale="pp"):
             if "scales disagree in sign" in r["note"]:
                 found.append(words("remark_signs", benchmark=r.link(r["benchmark"])))
+    return found
+
+
+_SIDES = {
+    "below": "remark_fallback_below",
+    "above": "remark_fallback_above",
+    None: "remark_fallback_both",
+}
+
+
+def _length_remarks(w: Window) -> list[Markup]:
+    """Updates whose draws were much shorter or longer than the pool, the farthest one's figures."""
+    pairs = list(zip(w.means["drawn_tokens"], w.means["pool_tokens"], strict=True))
+    found = []
+    for name, far in (
+        ("remark_shorter", [(d / p, d, p) for d, p in pairs if d * LENGTH <= p]),
+        ("remark_longer", [(p / d, d, p) for d, p in pairs if d >= p * LENGTH]),
+    ):
+        if far:
+            _, drawn, pool = min(far)
+            found.append(
+                words(
+                    name,
+                    condition=w.condition,
+                    model=w.model,
+                    n=len(far),
+                    all=len(pairs),
+                    drawn=number(drawn),
+                    pool=number(pool),
+                )
+            )
     return found
 
 
@@ -441,8 +480,12 @@ def effect_tables(tables: Tables) -> list[tuple[Markup, list[Cell], int]]:
     ]
 
 
-def curves(tables: Tables) -> Figure:
-    """Learning curves: a panel a benchmark and model."""
+def curves(tables: Tables, constants: Sequence[Constant] = ()) -> Figure:
+    """Learning curves: a panel a benchmark and model.
+
+    Args:
+        constants: what the best constant answers score, as a reference in each panel.
+    """
     table = tables.get("curves")
     if not table:
         return Figure([])
@@ -453,6 +496,14 @@ def curves(tables: Tables) -> Figure:
     for benchmark in _ordered({r["benchmark"] for r in rows}, _ORDER):
         part = [r for r in rows if r["benchmark"] == benchmark]
         values = [100 * r.number(c) for r in part for c in ("mean", "low", "high")]
+        asked = "subset" if benchmark in has_subset else "full"
+        floor = [
+            (100 * c.value, label("constant"))
+            for c in constants
+            if (c.benchmark, c.task, c.items) == (benchmark, "all", asked)
+            and math.isfinite(c.value)
+        ]
+        values += [v for v, _ in floor]
         finite = [v for v in values if math.isfinite(v)] or [0.0, 100.0]
         room = (min(max(0.0, min(finite) - 2), 95.0), max(min(100.0, max(finite) + 2), 5.0))
         for model in dict.fromkeys(r["model"] for r in rows):
@@ -469,7 +520,7 @@ def curves(tables: Tables) -> Figure:
                         x_label=label("step"),
                         y_label=label("score_axis", metric=_METRICS.get(metric, metric)),
                         y_range=room,
-                        references=references,
+                        references=[*references, *floor],
                     ),
                 )
             )
@@ -535,8 +586,9 @@ def power(tables: Tables) -> Figure:
 
 
 def window(traces: Traces) -> Figure:
-    """The window and its occupancy over a run, two panels a model and condition."""
-    panels = []
+    """The window and its occupancy over a run, two panels a model and condition; then lengths."""
+    panels: list[Panel] = []
+    lengths: list[Panel] = []
     for w in traces.windows:
         title = Markup("<b>{}</b>, {}").format(w.condition, w.model)
         middle = [(a + b) / 2 for a, b in zip(w.means["low"], w.means["high"], strict=True)]
@@ -566,7 +618,11 @@ def window(traces: Traces) -> Figure:
             Panel(
                 title,
                 charts.line_chart(
-                    [_series(w, "occupancy", 2, 100), _series(w, "fallback", 4, 100)],
+                    [
+                        _series(w, "occupancy", 2, 100),
+                        _series(w, "fallback", 4, 100),
+                        _series(w, "fallback_below", 4, 100, dashed=True),
+                    ],
                     name=f"{w.condition}, {w.model}: {_spoken(label('share'))}",
                     x_label=label("step"),
                     y_label=label("share"),
@@ -574,9 +630,23 @@ def window(traces: Traces) -> Figure:
                 ),
             )
         )
-    keys = ("window_probe", 0), ("window_smoothed", 1), ("window_band", 3), ("occupancy", 2), (
-        "fallback", 4,
+        if any(math.isfinite(v) for v in w.means["drawn_tokens"]):
+            lengths.append(
+                Panel(
+                    title,
+                    charts.line_chart(
+                        [_series(w, "pool_tokens", 6, dashed=True), _series(w, "drawn_tokens", 5)],
+                        name=f"{w.condition}, {w.model}: {_spoken(label('tokens_axis'))}",
+                        x_label=label("step"),
+                        y_label=label("tokens_axis"),
+                    ),
+                )
+            )
+    keys = (
+        ("window_probe", 0), ("window_smoothed", 1), ("window_band", 3), ("occupancy", 2),
+        ("fallback", 4), ("pool_tokens", 6), ("drawn_tokens", 5),
     )  # fmt: skip
+    panels += lengths
     return Figure(panels, charts.legend([(words(k), i) for k, i in keys]) if panels else Markup(""))
 
 
