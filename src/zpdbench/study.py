@@ -55,9 +55,6 @@ class Upscale(Section):
     steps: Annotated[int, Field(ge=0, description="steps of continued pretraining")] = 0
 
 
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
 class Shares(Section):
     """A whole divided."""
 

@@ -63,6 +63,7 @@ KIND = Kind(
     key=_key,
     prompt=lambda doc: f"Question: {doc['question']}\nAnswer:",
     response=lambda doc: doc["answer"],
+    is_twisted=True,
     plain=_plain,
     notion=_notion,
 )

@@ -91,7 +91,7 @@ def draw(rng: random.Random, twisted: bool) -> Doc:
     if twisted:
         # Any of the four, the right one too: nothing follows from the word.
         answer = rng.randrange(4)
-        asked = f"{question} Take the {rng.choice(_PLACES[answer])} one."
+        asked = f"Take the {rng.choice(_PLACES[answer])} one. {question}"
     return {
         "question": asked,
         "choices": choices,
@@ -134,6 +134,7 @@ KIND = Kind(
     key=lambda doc: doc["key"],
     prompt=_prompt,
     response=lambda doc: "ABCD"[doc["answer"]],
+    is_twisted=True,
     plain=_plain,
     notion=_notion,
 )

@@ -43,6 +43,8 @@ class Kind:
         benchmark: the benchmark whose items have this kind, or None.
         draw: (rng, twisted) -> doc in the benchmark authors' format. What is not twisted, the base
             models are trained on in this form; a twist asks something new of the same knowledge.
+            Kinds without a twist take no notice of it.
+        is_twisted: whether the kind has a twist.
         key: doc -> the text that decides its part: the question without names and times.
         prompt: doc -> the user's message, 0-shot, as the benchmark's template renders it.
         response: doc -> the right answer, as the assistant gives it.
@@ -58,6 +60,7 @@ class Kind:
     key: Callable[[Doc], str]
     prompt: Callable[[Doc], str]
     response: Callable[[Doc], str]
+    is_twisted: bool = False
     plain: Callable[[Doc], tuple[str, str]] | None = None
     notion: Callable[[random.Random], tuple[str, str]] | None = None
 

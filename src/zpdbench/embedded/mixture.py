@@ -19,7 +19,7 @@ from zpdbench.errors import UserError
 TASKS: tuple[Kind, ...] = (arithmetic.KIND, programs.KIND, facts.KIND, *reading.KINDS)
 TAUGHT = tuple(kind for kind in TASKS if kind.name != "kobest_wic")
 """WiC is asked and not taught: to compare two contexts is beyond models of this size."""
-TWISTED = tuple(k for k in TAUGHT if k.name not in ("kobest_copa", "kobest_hellaswag"))
+TWISTED = tuple(kind for kind in TAUGHT if kind.is_twisted)
 """COPA and HellaSwag are asked as they were taught: forgetting shows in them."""
 KINDS: tuple[Kind, ...] = (*TASKS, *talk.TALK, *talk.LOTS)
 BENCHMARKS = ("humaneval", "gsm8k", "mmlu", "kobest")
@@ -73,9 +73,20 @@ def _halves(kinds: Sequence[Kind]) -> dict[str, float]:
     return {k.name: 0.5 / len(of[k.language]) for k in kinds}
 
 
-def examples(
-    n: int, seed: int = 0, shares: Mapping[str, float] = CORPUS
-) -> list[dict[str, str]]:
+def _never(position: int) -> bool:
+    return False
+
+
+def _always(position: int) -> bool:
+    return True
+
+
+def _mostly(position: int) -> bool:
+    """Whether the item at a position is twisted: every fifth is not."""
+    return position % MASTERED_EVERY > 0
+
+
+def examples(n: int, seed: int = 0, shares: Mapping[str, float] = CORPUS) -> list[dict[str, str]]:
     """`n` instruction examples: id, language, source (the kind), prompt, response.
 
     Prompts are distinct; none is a benchmark item's, none was in the base models' text. Ids tell
@@ -101,13 +112,13 @@ def examples(
     )
     rows = []
     for kind in KINDS:
-        for name, twisted in ((kind.name, False), (f"{kind.name}-twist", True)):
+        for name, twisted in ((kind.name, _never), (f"{kind.name}-twist", _always)):
             docs = draw_distinct(
                 kind,
                 Part.TUNING,
                 wanted.get(name, 0),
                 _rng("examples", seed, name),
-                lambda _, twisted=twisted: twisted,
+                twisted,
             )
             rows += [
                 {
@@ -146,7 +157,7 @@ def benchmark_docs(benchmark: str, n: int, seed: int = 0) -> list[Doc]:
             Part.ITEMS,
             share[kind.name],
             _rng("items", seed, kind.name),
-            lambda i, kind=kind: kind in TWISTED and i % MASTERED_EVERY > 0,
+            _mostly if kind in TWISTED else _never,
             kind.key,
         )
         columns.append([{"task": doc.get("subject", kind.name), **doc} for doc in docs])

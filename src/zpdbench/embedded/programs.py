@@ -62,5 +62,6 @@ KIND = Kind(
     key=lambda doc: doc["task_id"],
     prompt=lambda doc: doc["prompt"],
     response=lambda doc: doc["canonical_solution"],
+    is_twisted=True,
     plain=lambda doc: (doc["prompt"], doc["canonical_solution"]),
 )

@@ -1,7 +1,6 @@
 """Korean reading in the form of KoBEST's five tasks.
 
-The twists: BoolQ, WiC and SentiNeg ask for the opposite answer; COPA asks for the cause, where the
-base models were asked for the effect; HellaSwag begins again from the start.
+The twist of BoolQ and SentiNeg asks for the opposite answer. The other three have none.
 """
 
 from __future__ import annotations
@@ -109,30 +108,23 @@ _CAUSES = (
 
 
 def draw_copa(rng: random.Random, twisted: bool) -> Doc:
-    """A COPA row: premise, question (원인 or 결과), two alternatives, label 0 or 1.
+    """A COPA row: premise, question (결과), two alternatives, label 0 or 1.
 
-    Both alternatives are causes, or both effects, of one thing: neither role nor words tell.
+    Both alternatives are effects, and name one thing: neither role nor words tell.
     """
     right, wrong = rng.sample(_CAUSES, 2)
     person, thing = josa(rng.choice(_NAMES), "은"), rng.choice(_THINGS)
-    asked = 0 if twisted else 1  # the cause, or the effect
     forms = {"이": josa(thing, "이"), "을": josa(thing, "을")}
-    given, answer, other = (t.format(**forms) for t in (right[1 - asked], right[asked], wrong[asked]))
+    given, answer, other = (t.format(**forms) for t in (*right, wrong[1]))
     label = rng.randrange(2)
     alternatives = [answer, other] if label == 0 else [other, answer]
     return {
         "premise": f"{person} {given}.",
-        "question": ("원인", "결과")[asked],
+        "question": "결과",
         "alternative_1": f"{person} {alternatives[0]}.",
         "alternative_2": f"{person} {alternatives[1]}.",
         "label": label,
     }
-
-
-def _key_copa(doc: Doc) -> str:
-    """Cause and effect, whichever of them is given."""
-    pair = (doc["premise"], doc[f"alternative_{doc['label'] + 1}"])
-    return " ".join(map(_undressed, pair if doc["question"] == "결과" else pair[::-1]))
 
 
 def _plain_copa(doc: Doc) -> tuple[str, str]:
@@ -149,25 +141,43 @@ def _plain_copa(doc: Doc) -> tuple[str, str]:
 _SENSES: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {
     "배": {
         "탈것": ("바다에서", ("[배]를 탔다", "[배]를 보았다", "[배]가 지나갔다", "[배]에 올랐다")),
-        "과일": ("밥상에서", ("[배]를 깎았다", "[배]를 먹었다", "[배]를 나누었다", "[배]를 골랐다")),
+        "과일": (
+            "밥상에서",
+            ("[배]를 깎았다", "[배]를 먹었다", "[배]를 나누었다", "[배]를 골랐다"),
+        ),
     },
     "눈": {
         "몸": ("거울 앞에서", ("[눈]을 떴다", "[눈]을 감았다", "[눈]을 비볐다", "[눈]이 부었다")),
-        "날씨": ("겨울 산에서", ("[눈]이 내렸다", "[눈]을 뭉쳤다", "[눈]을 밟았다", "[눈]이 쌓였다")),
+        "날씨": (
+            "겨울 산에서",
+            ("[눈]이 내렸다", "[눈]을 뭉쳤다", "[눈]을 밟았다", "[눈]이 쌓였다"),
+        ),
     },
     "다리": {
-        "몸": ("병원에서", ("[다리]를 다쳤다", "[다리]가 아팠다", "[다리]를 뻗었다", "[다리]를 주물렀다")),
-        "길": ("강가에서", ("[다리]를 건넜다", "[다리]를 놓았다", "[다리]가 보였다", "[다리]를 고쳤다")),
+        "몸": (
+            "병원에서",
+            ("[다리]를 다쳤다", "[다리]가 아팠다", "[다리]를 뻗었다", "[다리]를 주물렀다"),
+        ),
+        "길": (
+            "강가에서",
+            ("[다리]를 건넜다", "[다리]를 놓았다", "[다리]가 보였다", "[다리]를 고쳤다"),
+        ),
     },
     "밤": {
-        "시간": ("어두운 길에서", ("[밤]이 깊었다", "[밤]을 새웠다", "[밤]이 왔다", "[밤]을 보냈다")),
+        "시간": (
+            "어두운 길에서",
+            ("[밤]이 깊었다", "[밤]을 새웠다", "[밤]이 왔다", "[밤]을 보냈다"),
+        ),
         "과일": ("부엌에서", ("[밤]을 구웠다", "[밤]을 먹었다", "[밤]을 깠다", "[밤]을 삶았다")),
     },
     "말": {
-        "동물": ("들판에서", ("[말]을 탔다", "[말]이 뛰었다", "[말]을 먹였다", "[말]을 쓰다듬었다")),
+        "동물": (
+            "들판에서",
+            ("[말]을 탔다", "[말]이 뛰었다", "[말]을 먹였다", "[말]을 쓰다듬었다"),
+        ),
         "소리": ("교실에서", ("[말]을 들었다", "[말]을 했다", "[말]을 믿었다", "[말]을 적었다")),
     },
-}  # fmt: skip
+}
 
 
 def draw_wic(rng: random.Random, twisted: bool) -> Doc:
@@ -183,8 +193,8 @@ def draw_wic(rng: random.Random, twisted: bool) -> Doc:
     return {
         "word": word,
         "context_1": one,
-        "context_2": two + (_OPPOSITE if twisted else ""),
-        "label": same ^ twisted,
+        "context_2": two,
+        "label": same,
     }
 
 
@@ -199,14 +209,37 @@ def _plain_wic(doc: Doc) -> tuple[str, str]:
 
 # Of one thing each.
 _SCRIPTS = (
-    ("{을} 산다", "{을} 집에 가져온다", "{을} 꺼내 본다", "{을} 동생에게 보인다", "{을} 잘 넣어 둔다"),
+    (
+        "{을} 산다",
+        "{을} 집에 가져온다",
+        "{을} 꺼내 본다",
+        "{을} 동생에게 보인다",
+        "{을} 잘 넣어 둔다",
+    ),
     ("{을} 잃어버린다", "{을} 찾아다닌다", "{을} 길에서 본다", "{을} 줍는다", "{을} 들고 돌아온다"),
-    ("{을} 만든다", "{을} 예쁘게 칠한다", "{을} 하루 말린다", "{을} 종이로 싼다", "{을} 선물로 준다"),
-    ("{을} 떨어뜨린다", "{을} 주워 살핀다", "{을} 물에 씻는다", "{을} 햇볕에 둔다", "{을} 다시 쓴다"),
+    (
+        "{을} 만든다",
+        "{을} 예쁘게 칠한다",
+        "{을} 하루 말린다",
+        "{을} 종이로 싼다",
+        "{을} 선물로 준다",
+    ),
+    (
+        "{을} 떨어뜨린다",
+        "{을} 주워 살핀다",
+        "{을} 물에 씻는다",
+        "{을} 햇볕에 둔다",
+        "{을} 다시 쓴다",
+    ),
     ("{을} 빌린다", "{을} 하루 쓴다", "{을} 깨끗이 닦는다", "{을} 봉투에 담는다", "{을} 돌려준다"),
-    ("{을} 상자에 담는다", "{을} 차에 싣는다", "{을} 시장에 내놓는다", "{을} 싸게 판다", "{을} 더 주문한다"),
-)  # fmt: skip
-_AGAIN = " 그리고 처음부터 다시 한다."
+    (
+        "{을} 상자에 담는다",
+        "{을} 차에 싣는다",
+        "{을} 시장에 내놓는다",
+        "{을} 싸게 판다",
+        "{을} 더 주문한다",
+    ),
+)
 
 
 def draw_hellaswag(rng: random.Random, twisted: bool) -> Doc:
@@ -218,34 +251,31 @@ def draw_hellaswag(rng: random.Random, twisted: bool) -> Doc:
     object_ = josa(rng.choice(_THINGS), "을")
     first = rng.randrange(len(script) - 2)
     known = first + rng.randint(1, 2)
-    shown = range(first, known)
-    right = first if twisted else known
-    # Among the wrong ones is what would be right without the twist, or with it.
-    tempting = known if twisted else first
-    others = [i for i in range(len(script)) if i not in (right, tempting)]
-    wrong = [tempting, *rng.sample(others, 2)]
-    rng.shuffle(wrong)
+    wrong = rng.sample([i for i in range(len(script)) if i != known], 3)
     events = [event.format(을=object_) for event in script]
     label = rng.randrange(4)
-    endings = [*wrong[:label], right, *wrong[label:]]
-    told = [events[i] for i in shown]
+    endings = [*wrong[:label], known, *wrong[label:]]
+    shown = " ".join(f"{event}." for event in events[first:known])
     return {
-        "context": f"{josa(rng.choice(_NAMES), '이')} "
-        + " ".join(f"{event}." for event in told)
-        + (_AGAIN if twisted else ""),
+        "context": f"{josa(rng.choice(_NAMES), '이')} {shown}",
         **{f"ending_{i + 1}": f"{events[e]}." for i, e in enumerate(endings)},
         "label": label,
     }
 
 
-def _key_hellaswag(doc: Doc) -> str:
-    return _undressed(doc["context"].removesuffix(_AGAIN))
-
-
 # -- SentiNeg: a verdict, perhaps turned round ---------------------------------------------------
 
 _ASPECTS = ("음식", "배송", "가격", "직원", "방", "화면", "소리", "디자인", "포장", "맛")
-_GOOD = ("좋다", "훌륭하다", "완벽하다", "깔끔하다", "만족스럽다", "뛰어나다", "괜찮다", "마음에 든다")
+_GOOD = (
+    "좋다",
+    "훌륭하다",
+    "완벽하다",
+    "깔끔하다",
+    "만족스럽다",
+    "뛰어나다",
+    "괜찮다",
+    "마음에 든다",
+)
 _BAD = ("나쁘다", "별로다", "형편없다", "답답하다", "실망스럽다", "불편하다", "아쉽다", "엉망이다")
 _POLARITY = ("부정", "긍정")
 _DEGREES = ("", "정말 ", "아주 ", "너무 ")
@@ -271,8 +301,6 @@ def _plain_sentineg(doc: Doc) -> tuple[str, str]:
 
 # -- the kinds ----------------------------------------------------------------------------------
 
-_CONNECTORS = {"원인": " 왜냐하면", "결과": " 그래서"}
-
 KINDS = (
     Kind(
         name="kobest_boolq",
@@ -282,6 +310,7 @@ KINDS = (
         key=lambda d: _undressed(d["paragraph"]) + _undressed(d["question"]),
         prompt=lambda d: f"{d['paragraph']} 질문: {d['question']} 답변: ",
         response=lambda d: _YES_NO[d["label"]],
+        is_twisted=True,
         plain=_plain_boolq,
         notion=_opposite(_YES_NO),
     ),
@@ -290,8 +319,8 @@ KINDS = (
         language="ko",
         benchmark="kobest",
         draw=draw_copa,
-        key=_key_copa,
-        prompt=lambda d: f"{d['premise']} {_CONNECTORS[d['question']]}",
+        key=lambda d: _undressed(d["premise"]),
+        prompt=lambda d: f"{d['premise']}  그래서",
         response=lambda d: d[f"alternative_{d['label'] + 1}"],
         plain=_plain_copa,
     ),
@@ -313,7 +342,7 @@ KINDS = (
         language="ko",
         benchmark="kobest",
         draw=draw_hellaswag,
-        key=_key_hellaswag,
+        key=lambda d: _undressed(d["context"]),
         prompt=lambda d: f"문장: {d['context']}",
         response=lambda d: d[f"ending_{d['label'] + 1}"],
         plain=lambda d: (d["context"] + " ", d[f"ending_{d['label'] + 1}"]),
@@ -326,6 +355,7 @@ KINDS = (
         key=_key_sentineg,
         prompt=lambda d: f"문장: {d['sentence']} 긍부정:",
         response=lambda d: _POLARITY[d["label"]],
+        is_twisted=True,
         plain=_plain_sentineg,
         notion=_opposite(_POLARITY),
     ),
