@@ -22,7 +22,7 @@ endif
 CONFIG ?= config/mini.yaml
 OUT ?= h3a.tsv
 
-.PHONY: browser docs images test-images test-cluster test-containers test-slurm test-all docker-h3a help venv h3a test test-fast check format lock schema
+.PHONY: browser controls docs images test-images test-cluster test-containers test-slurm test-all docker-h3a help venv h3a test test-fast check format lock schema
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,11 @@ venv: .venv/installed ## .venv with everything, each package checked by hash
 
 h3a: venv ## the main job: results/h3a.tsv
 	$(BIN)/snakemake --cores $(CORES) all
+
+controls: venv ## studies whose answer is known: the default, config/null.yaml, config/harm.yaml
+	$(BIN)/snakemake --cores $(CORES) results/h3a.tsv
+	$(BIN)/snakemake --cores $(CORES) results/null/h3a.tsv --configfile config/null.yaml
+	$(BIN)/snakemake --cores $(CORES) results/harm/h3a.tsv --configfile config/harm.yaml
 
 check: venv ## lint, format, types, tests that can be collected, the workflow's lint and dry run
 	$(BIN)/ruff check .
