@@ -239,7 +239,9 @@ def test_one_family_is_not_confounded(root: Path) -> None:
 def test_prompts_are_as_long_as_the_authors_files_make_them(r4: Study, data_dir: Path) -> None:
     files = {n: b.model_copy(update={"source": "files"}) for n, b in r4.benchmarks.items()}
     here = r4.model_copy(update={"benchmarks": files, "data_dir": str(data_dir)})
-    for name in ("humaneval", "gsm8k"):
+    instruct = {"source": "files", "apply_chat_template": True}
+    files["humaneval_instruct"] = files["humaneval"].model_copy(update=instruct)
+    for name in ("humaneval", "humaneval_instruct", "gsm8k"):
         bare = files[name].model_copy(update={"num_fewshot": 0})
         once = here.model_copy(update={"benchmarks": {name: bare}})
         made = make_items.items_of(once, name)

@@ -194,8 +194,8 @@ def filled(x: Any) -> Any:
 def portable_class(cpu: Processor | None = None) -> str:
     """The processors on which portable arithmetic gives the same bytes as on this one.
 
-    Two makers' differ where oneMKL has kernels of its own for each. `NO_CLASS` where it has not what
-    portable arithmetic needs.
+    Two makers' differ where oneMKL has kernels of its own for each. `NO_CLASS` where it has not
+    what portable arithmetic needs.
     """
     cpu = cpu or processor()
     if not cpu.has_avx2:
