@@ -257,6 +257,16 @@ def test_prompts_are_as_long_as_the_authors_files_make_them(r4: Study, data_dir:
     assert estimate.PROMPTS["humaneval"].answer == pytest.approx(mean, rel=0.01)
 
 
+def test_only_the_tasks_asked_have_their_shots_read(r4: Study) -> None:
+    mmlu = r4.benchmarks["mmlu"].model_copy(update={"items": 20, "num_fewshot": 5})
+    few = mmlu.model_copy(update={"tasks": ["astronomy", "philosophy"]})
+    read = [
+        estimate.answer_tokens(r4.model_copy(update={"benchmarks": {"mmlu": b}}), "qwen2.5-7b")[0]
+        for b in (mmlu, few, few.model_copy(update={"num_fewshot": 0}))
+    ]
+    assert (read[0] - read[2]) / (read[1] - read[2]) == pytest.approx(57 / 2)
+
+
 @pytest.mark.parametrize("config", ["mini", "r4", "ladder", "laptop", "smol", "real", "ablations"])
 def test_every_shipped_study_can_be_planned(
     root: Path, config: str, capsys: pytest.CaptureFixture[str]

@@ -227,7 +227,7 @@ def answer_tokens(
         shots = told.shots if benchmark.num_fewshot is None else benchmark.num_fewshot
         own = told.own + told.answer * (told.forced > 0)
         if told.shared:
-            tasks = TASKS.get(name, 1)
+            tasks = len(benchmark.tasks or ()) or TASKS.get(name, 1)
             served = sum(1 + (interim_steps if r.condition != grid.BASE else 0) for r in runs)
             read += served * tasks * shots * told.shot / width
         else:
