@@ -17,8 +17,8 @@ sandbox. Adapters are told apart by their place on the command line, so give bot
 texts lack the space that a tokenizer of Llama 2's kind takes off whatever it decodes alone; with
 `compare --bare-first-space` the first side's may lack that one space, and how many do is printed.
 `--chat` asks by the checkpoint's chat template. `make` writes a small Llama of that kind of
-tokenizer, trained for minutes on texts of the benchmarks (`--steps 0`: random), so that it writes
-words and indents.
+tokenizer, trained for a minute on texts of the benchmarks, so that it writes syllables and indents
+(`--steps 0`: random, so that it writes bytes that are no characters too).
 
 `--ask` is by default what the project promises to compare (ASK). `compare` exits 1 if a side lacks
 an item, a metric or an adapter (`--adapters`, by default the base and one), or if a prompt differs
@@ -559,8 +559,6 @@ def make(args: argparse.Namespace) -> None:
     rows = ids[: len(ids) // 257 * 257].view(-1, 257)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for step in range(args.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = 3e-3 * (1 - step / args.steps)
         batch = rows[torch.randint(len(rows), (8,))]
         loss = model(input_ids=batch, labels=batch).loss
         loss.backward()
@@ -581,10 +579,11 @@ def _texts(data: Path) -> list[str]:
         definition, _ = find(name)
         path = data / definition.task(name).files[split]
         for doc in loaders.load_file(definition, path, name)[name][:1000]:
-            if name == "gsm8k":
-                found.append(f"Question: {doc['question']}\nAnswer: {doc['answer']}")
-            else:  # they are few
-                found += [doc["prompt"] + doc["canonical_solution"]] * 5
+            found.append(
+                f"Question: {doc['question']}\nAnswer: {doc['answer']}"
+                if name == "gsm8k"
+                else doc["prompt"] + doc["canonical_solution"]
+            )
     return found
 
 
@@ -618,7 +617,7 @@ def main() -> int:
     verb = verbs.add_parser("make")
     verb.add_argument("out")
     verb.add_argument("--data", required=True)
-    verb.add_argument("--steps", type=int, default=1200)
+    verb.add_argument("--steps", type=int, default=300)
     args = parser.parse_args()
     begun = time.monotonic()
     if args.verb == "compare":
