@@ -534,7 +534,9 @@ def make(args: argparse.Namespace) -> None:
     from zpdbench import files
     from zpdbench.text.tokenizer import Tokenizer
 
-    folder = tokenizer_kinds.save(Path(args.out), "llama2", CHAT_TEMPLATE)
+    # transformers' LlamaTokenizer puts no space behind a special token, whatever tokenizer.json says.
+    named = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    folder = tokenizer_kinds.save(Path(args.out), "llama2", CHAT_TEMPLATE, **named)
     tokenizer = Tokenizer(folder)
     size, end = tokenizer.backend.get_vocab_size(), tokenizer.special_id("</s>")
     assert end is not None
