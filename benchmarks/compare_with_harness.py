@@ -534,7 +534,7 @@ def make(args: argparse.Namespace) -> None:
     from zpdbench import files
     from zpdbench.text.tokenizer import Tokenizer
 
-    # transformers' LlamaTokenizer puts no space behind a special token, whatever tokenizer.json says.
+    # transformers' LlamaTokenizer puts no space behind a special token, whatever the file says.
     named = {"tokenizer_class": "PreTrainedTokenizerFast"}
     folder = tokenizer_kinds.save(Path(args.out), "llama2", CHAT_TEMPLATE, **named)
     tokenizer = Tokenizer(folder)
