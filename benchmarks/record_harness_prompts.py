@@ -77,7 +77,7 @@ def mmlu_split(data: Path, subject: str, split: str) -> list[dict[str, Any]]:
 
 def splits(data: Path, task: str) -> dict[str, list[dict[str, Any]]]:
     """A harness task's data set, by split."""
-    if task == "humaneval":
+    if task.startswith("humaneval"):
         frame = pd.read_json(data / "humaneval" / "HumanEval.jsonl.gz", lines=True)
         return {"test": frame.to_dict("records")}
     if task == "gsm8k":
@@ -162,6 +162,7 @@ def main() -> int:
     )
     names = [
         "humaneval",
+        "humaneval_instruct",
         "gsm8k",
         *(f"kobest_{k}" for k in KOBEST),
         *(f"mmlu_{s}" for s in subjects),
@@ -170,8 +171,9 @@ def main() -> int:
     for name in names:
         task = harness_task(args.data, name)
         entry = recorded.setdefault(name, {})
-        for shots in (0,) if name == "humaneval" else (0, 5):
-            entry[f"{shots}-shot"] = digest(requests(task, shots, chat=False, multiturn=False))
+        for shots in (0,) if name.startswith("humaneval") else (0, 5):
+            if name != "humaneval_instruct":  # which is for chats only
+                entry[f"{shots}-shot"] = digest(requests(task, shots, chat=False, multiturn=False))
             for form, multiturn in (("chat", True), ("chat-one-turn", False)):
                 sent = requests(task, shots, chat=True, multiturn=multiturn)
                 entry[f"{shots}-shot {form}"] = digest(sent)

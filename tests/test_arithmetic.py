@@ -57,9 +57,17 @@ def test_native_after_portable_is_not_capped(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_classes_are_makers() -> None:
-    classes = {arithmetic.portable_class(cpu) for cpu in (SERVER, OLD)}
+    lesser = Processor("x86_64", "GenuineIntel", "a desktop's", frozenset({"avx2", "fma"}))
+    classes = {arithmetic.portable_class(cpu) for cpu in (SERVER, lesser)}
     assert classes == {"x86-64 with AVX2, Intel"}
     assert arithmetic.portable_class(EPYC) == "x86-64 with AVX2, AMD"
+
+
+def test_what_cannot_compute_portably_is_of_no_class() -> None:
+    unfused = Processor("x86_64", "AuthenticAMD", "without fma", frozenset({"avx2"}))
+    arm = Processor("aarch64", "unknown", "says so", frozenset({"avx2", "fma"}))
+    for cpu in (OLD, ARM, unfused, arm):
+        assert arithmetic.portable_class(cpu) == "no x86-64 with AVX2", cpu
 
 
 def test_embedded_studies_are_portable_and_real_ones_native(root: Path) -> None:

@@ -239,7 +239,9 @@ def test_one_family_is_not_confounded(root: Path) -> None:
 def test_prompts_are_as_long_as_the_authors_files_make_them(r4: Study, data_dir: Path) -> None:
     files = {n: b.model_copy(update={"source": "files"}) for n, b in r4.benchmarks.items()}
     here = r4.model_copy(update={"benchmarks": files, "data_dir": str(data_dir)})
-    for name in ("humaneval", "gsm8k"):
+    instruct = {"source": "files", "apply_chat_template": True}
+    files["humaneval_instruct"] = files["humaneval"].model_copy(update=instruct)
+    for name in ("humaneval", "humaneval_instruct", "gsm8k"):
         bare = files[name].model_copy(update={"num_fewshot": 0})
         once = here.model_copy(update={"benchmarks": {name: bare}})
         made = make_items.items_of(once, name)
@@ -253,6 +255,16 @@ def test_prompts_are_as_long_as_the_authors_files_make_them(r4: Study, data_dir:
         solutions = [json.loads(line)["canonical_solution"].encode() for line in handle]
     mean = sum(map(len, solutions)) / len(solutions)
     assert estimate.PROMPTS["humaneval"].answer == pytest.approx(mean, rel=0.01)
+
+
+def test_only_the_tasks_asked_have_their_shots_read(r4: Study) -> None:
+    mmlu = r4.benchmarks["mmlu"].model_copy(update={"items": 20, "num_fewshot": 5})
+    few = mmlu.model_copy(update={"tasks": ["astronomy", "philosophy"]})
+    read = [
+        estimate.answer_tokens(r4.model_copy(update={"benchmarks": {"mmlu": b}}), "qwen2.5-7b")[0]
+        for b in (mmlu, few, few.model_copy(update={"num_fewshot": 0}))
+    ]
+    assert (read[0] - read[2]) / (read[1] - read[2]) == pytest.approx(57 / 2)
 
 
 @pytest.mark.parametrize("config", ["mini", "r4", "ladder", "laptop", "smol", "real", "ablations"])

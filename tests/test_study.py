@@ -8,7 +8,8 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from zpdbench import preflight, study
+from zpdbench import plan, preflight, study
+from zpdbench.corpora import make_items
 from zpdbench.errors import UserError
 
 
@@ -278,6 +279,53 @@ def test_a_benchmark_may_be_asked_otherwise(mini: str, tmp_path: Path) -> None:
         "kobest": "chat-one-turn",
     }
     assert loaded.template_date.isoformat() == "2030-01-02"
+
+
+def _asking(root: Path, benchmarks: dict[str, Any], *, chat: bool) -> study.Study:
+    config = study.load(root / "config/real.yaml").model_dump(mode="json")
+    config["benchmarks"], config["hypotheses"] = benchmarks, {}
+    config["generations"]["apply_chat_template"] = chat
+    return study.parse(config)
+
+
+def test_a_benchmark_for_chats_is_not_asked_plainly(root: Path) -> None:
+    instruct = {"humaneval_instruct": {"source": "files"}}
+    own = {"humaneval_instruct": {"source": "files", "apply_chat_template": True}}
+    preflight.check_names(_asking(root, own, chat=False))
+    preflight.check_names(_asking(root, instruct, chat=True))
+    for asked in (instruct, {"humaneval_instruct": {"source": "hub"}}):
+        for ask in (preflight.check_names, plan.make_plan):
+            with pytest.raises(UserError, match="would be asked without a chat templ") as caught:
+                ask(_asking(root, asked, chat=False))
+            assert caught.value.where == "benchmarks.humaneval_instruct"
+    with pytest.raises(UserError, match="would be asked without a chat template"):
+        make_items.items_of(_asking(root, instruct, chat=False), "humaneval_instruct")
+    assert _asking(root, {**instruct, "humaneval": {"source": "files"}}, chat=True).chats == {
+        "humaneval_instruct": True,
+        "humaneval": False,
+    }
+    assert _asking(root, own, chat=False).chats == {"humaneval_instruct": True}
+
+
+def test_a_benchmark_of_completions_asked_as_a_chat_is_noted(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("humaneval", "humaneval_plus"):
+        asked = _asking(root, {name: {"source": "files"}}, chat=True)
+        preflight.check_names(asked)
+        said = capsys.readouterr().err
+        assert said.startswith(f"note: {name} is asked as a chat") and said.count("\n") == 1
+        assert "humaneval_instruct" in said and said[6:].strip() in plan.make_plan(asked).warnings
+    # Mini models answer embedded problems as they were taught, in their template.
+    quiet = [
+        _asking(root, {"humaneval": {"source": "embedded"}}, chat=True),
+        _asking(root, {"humaneval": {"source": "files"}}, chat=False),
+        _asking(root, {"gsm8k": {"source": "files"}}, chat=True),
+    ]
+    for asked in quiet:
+        preflight.check_names(asked)
+        assert capsys.readouterr().err == ""
+        assert "as a chat" not in "".join(plan.make_plan(asked).warnings)
 
 
 def test_full_fine_tuning_is_evaluated_at_its_last_step(

@@ -28,6 +28,9 @@ Setting = Literal["portable", "native"]
 MIN_ROWS = 8
 """Rows from which on a product's rows do not depend on their number (measured: 4)."""
 
+NO_CLASS = "no x86-64 with AVX2"
+"""In place of a class: this processor has no portable arithmetic."""
+
 _CHOSEN = "ZPDBENCH_ARITHMETIC"
 """Tells the processes that a job starts what was chosen; no setting of the user's."""
 
@@ -191,8 +194,11 @@ def filled(x: Any) -> Any:
 def portable_class(cpu: Processor | None = None) -> str:
     """The processors on which portable arithmetic gives the same bytes as on this one.
 
-    Two makers' differ where oneMKL has kernels of its own for each.
+    Two makers' differ where oneMKL has kernels of its own for each. `NO_CLASS` where it has not
+    what portable arithmetic needs.
     """
     cpu = cpu or processor()
+    if not cpu.has_avx2:
+        return NO_CLASS
     makers = {"GenuineIntel": "Intel", "AuthenticAMD": "AMD", "HygonGenuine": "AMD"}
     return f"x86-64 with AVX2, {makers.get(cpu.vendor, cpu.vendor)}"

@@ -31,7 +31,13 @@ from zpdbench.study import Benchmark, CorpusSource, EmbeddedModel, HubModel, Stu
 VOCABULARY = 150_000
 TASKS = {"mmlu": 57, "kobest": 5}
 # Items where the configuration takes all: the benchmark's own number, tasks, shots' share aside.
-_ALL_ITEMS = {"humaneval": 164, "gsm8k": 1319, "mmlu": 14042, "kobest": 4561}
+_ALL_ITEMS = {
+    "humaneval": 164,
+    "humaneval_instruct": 164,
+    "gsm8k": 1319,
+    "mmlu": 14042,
+    "kobest": 4561,
+}
 _UNKNOWN_PARAMETERS = 200_000_000
 
 _ENGLISH_BYTES = 4.6
@@ -72,6 +78,7 @@ class Prompts:
 
 PROMPTS = {
     "humaneval": Prompts("en", 451, 0, 0, False, 181),
+    "humaneval_instruct": Prompts("en", 1042, 0, 0, False, 181),
     "gsm8k": Prompts("en", 258, 542, 5, False, 293),
     "mmlu": Prompts("en", 552, 495, 0, True, 0, 1),
     "kobest": Prompts("ko", 269, 293, 0, False, 55, 2.2),
@@ -220,7 +227,7 @@ def answer_tokens(
         shots = told.shots if benchmark.num_fewshot is None else benchmark.num_fewshot
         own = told.own + told.answer * (told.forced > 0)
         if told.shared:
-            tasks = TASKS.get(name, 1)
+            tasks = len(benchmark.tasks or ()) or TASKS.get(name, 1)
             served = sum(1 + (interim_steps if r.condition != grid.BASE else 0) for r in runs)
             read += served * tasks * shots * told.shot / width
         else:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from zpdbench import core_rate, estimate, grid, resources
 from zpdbench.adapters import first_update
+from zpdbench.corpora import make_items
 from zpdbench.errors import UserError
 from zpdbench.hardware import MACHINES, Machine
 from zpdbench.study import EmbeddedModel, GgufModel, HubModel, Study, load, resolve
@@ -110,6 +111,12 @@ def _data_warnings(study: Study) -> Iterator[str]:
     yield from unpinned(study)
 
 
+def _form_warnings(study: Study) -> Iterator[str]:
+    for name in study.benchmarks:
+        if said := make_items.check_form(study, name):
+            yield said
+
+
 def _family(study: Study, model: str) -> str | None:
     """What a model's name says of its family; None where nothing is known."""
     spec = study.models[model]
@@ -198,12 +205,15 @@ def _memory_warnings(study: Study) -> Iterator[str]:
 
 
 def _warnings(study: Study) -> list[str]:
-    parts = (_window_warnings, _data_warnings, _hypothesis_warnings, _memory_warnings)
+    parts = (
+        *(_window_warnings, _data_warnings, _form_warnings),
+        *(_hypothesis_warnings, _memory_warnings),
+    )
     return [warning for part in parts for warning in part(study)]
 
 
 def make_plan(study: Study) -> Plan:
-    """Count what `study` would run; pure arithmetic, no files are read."""
+    """Count what `study` would run; pure arithmetic, no data are read."""
     served = len(study.served_steps)
     points = len(study.runs) * served + len(study.models)
     runs = len(study.runs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from zpdbench.errors import UserError
 from zpdbench.hub import fetch
 from zpdbench.hub.fetch import Repository
 from zpdbench.study import EmbeddedModel, GgufModel, LocalModel, Study
-from zpdbench.text.form import PLAIN
 
 READ_AT_START = 64 << 20
 """Corpus files larger than this (bytes) are read by their job alone: that takes too long here."""
@@ -33,7 +32,6 @@ def check_names(study: Study) -> None:
     Raises:
         UserError: the first one that is not known.
     """
-    from zpdbench.benchmarks import definition
     from zpdbench.curriculum import registry
 
     registry.check(study)
@@ -44,8 +42,9 @@ def check_names(study: Study) -> None:
                 f"note: {source.name}: {_UNPINNED[source.kind]} are not pinned yet",
                 file=sys.stderr,
             )
-    for name, section in study.benchmarks.items():
-        definition.load(section.definition or name)
+    for name in study.benchmarks:
+        if said := make_items.check_form(study, name):
+            print(f"note: {said}", file=sys.stderr)
 
 
 def check_tables(study: Study, rules: Collection[str]) -> None:
@@ -94,8 +93,7 @@ def check_machine(study: Study) -> None:
                 fix="make venv",
             )
         if isinstance(model, LocalModel):
-            chats = [b for b in study.benchmarks if study.form(b) != PLAIN]
-            _check_local(name, model, chats)
+            _check_local(name, model, study.chats)
         _check_cache(study, name)
     for name, own in study.corpus.sources.items():
         if own.path is None or own.repo is not None:
@@ -116,11 +114,11 @@ def check_machine(study: Study) -> None:
     _check_writable(files.cache_folder())
 
 
-def _check_local(name: str, model: LocalModel, chats: Sequence[str]) -> None:
+def _check_local(name: str, model: LocalModel, chats: Mapping[str, bool]) -> None:
     """Check that a local model is a whole folder, or a GGUF file that can be converted.
 
     Args:
-        chats: the benchmarks that are asked in its chat template.
+        chats: as `Study.chats`.
     """
     path = Path(model.path).expanduser()
     if model.is_gguf:

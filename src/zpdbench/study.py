@@ -825,6 +825,21 @@ class Study(Section):
             fewshot_as_multiturn=said("fewshot_as_multiturn"),
         )
 
+    @property
+    def chats(self) -> dict[str, bool]:
+        """The benchmarks that are asked by a chat template: whether it must leave a turn open.
+
+        Raises:
+            UserError: a benchmark that is not known.
+        """
+        from zpdbench.benchmarks import definition
+
+        return {
+            name: definition.load(section.definition or name).begun
+            for name, section in self.benchmarks.items()
+            if self.form(name) != form.PLAIN
+        }
+
     def digest(self, rule: str, wildcards: Any = None) -> str:
         """Digest (hex) of just those keys that a rule's output depends on.
 

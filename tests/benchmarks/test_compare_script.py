@@ -51,7 +51,8 @@ def _compare(script: Any, folder: Path, *sides: list[dict[str, Any]], **more: An
     for name, rows in zip(("one", "other"), sides, strict=True):
         script.write(str(folder / name), rows)
     files = {"one": str(folder / "one"), "other": str(folder / "other")}
-    asked = {"data": None, "ask": ASK, "adapters": ADAPTERS, "seconds": 3.0, **more}
+    asked = {"data": None, "ask": ASK, "adapters": ADAPTERS, "seconds": 3.0}
+    asked |= {"bare_first_space": False, **more}
     return script.compare(argparse.Namespace(**files, **asked))
 
 
@@ -108,6 +109,17 @@ def test_another_macro_f1_is_found(script: Any, tmp_path: Path) -> None:
     assert _compare(script, tmp_path, _rows(script), rows[:-1]) == 1
     rows[-1]["scores"] = {"f1": 0.9}
     assert _compare(script, tmp_path, _rows(script), rows) == 1
+
+
+def test_a_first_space_may_be_lacking_on_the_first_side_only(
+    script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = _rows(script)
+    spaced = [{**r, "text": " " + r["text"]} if r["text"] else r for r in rows]
+    assert _compare(script, tmp_path, rows, spaced) == 1
+    assert _compare(script, tmp_path, rows, spaced, bare_first_space=True) == 0
+    assert "1 texts of gsm8k lack a first space on the first side" in capsys.readouterr().out
+    assert _compare(script, tmp_path, spaced, rows, bare_first_space=True) == 1
 
 
 def test_adapters_of_one_folder_name_are_two(script: Any, tmp_path: Path) -> None:

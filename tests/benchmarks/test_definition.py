@@ -27,7 +27,9 @@ tasks:
 
 
 def test_every_definition_here_is_complete() -> None:
-    assert definitions.names() == ["gsm8k", "humaneval", "humaneval_plus", "kobest", "mmlu"]
+    assert definitions.names() == [
+        *("gsm8k", "humaneval", "humaneval_instruct", "humaneval_plus", "kobest", "mmlu"),
+    ]
     for name in definitions.names():
         definition = definitions.load(name)
         assert definition.name == name
@@ -111,6 +113,13 @@ def test_a_judge_of_one_s_own(
         ("[exact_match]", "[f1]", "metrics: f1 is computed for KoBEST's tasks only"),
         ("stop:", "stops:", "stops: Extra inputs"),
         ("language: en", "language: fr", "language: Input should be 'en' or 'ko'"),
+        ("stop:", 'cut: "```"\nstop:', "cut: is for programs only"),
+        ("stop:", "suits: chats\nstop:", "suits: Input should be 'any', 'plain' or 'chat'"),
+        (
+            "tasks:\n  capitals: {",
+            'fewshot: first\ntasks:\n  capitals: { prefix: "It is",',
+            "tasks.capitals: prefix is for texts asked for without shots",
+        ),
         ("kind: generate", "kind: choice", "tasks.capitals: a choice task needs choices and gold"),
         ("name: capitals", "name: [", "no readable benchmark definition"),
     ],

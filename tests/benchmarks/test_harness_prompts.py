@@ -19,7 +19,13 @@ from zpdbench.benchmarks import find, items, loaders
 RECORDED: dict[str, dict[str, str]] = json.loads(
     (Path(__file__).parent / "harness_prompts.json").read_text("utf-8")
 )
-FAST = ["humaneval", "gsm8k", *(t for t in RECORDED if t.startswith("kobest_")), "mmlu_astronomy"]
+FAST = [
+    "humaneval",
+    "humaneval_instruct",
+    "gsm8k",
+    *(t for t in RECORDED if t.startswith("kobest_")),
+    "mmlu_astronomy",
+]
 
 
 def _digest(value: Any) -> str:
@@ -48,7 +54,7 @@ def _requests(data_dir: Path, harness_task: str, variant: str) -> list[Any]:
     sent: dict[str, Any] = {}
     if definition.kind == "generate":
         sent = {"until": definition.stop}
-        if definition.name == "humaneval":
+        if definition.answer == "program":
             sent["max_gen_toks"] = definition.max_tokens
     result = []
     for item in made:
@@ -64,6 +70,16 @@ def _requests(data_dir: Path, harness_task: str, variant: str) -> list[Any]:
 def test_prompts_equal_the_harness(task: str, data_dir: Path) -> None:
     for variant, expected in RECORDED[task].items():
         assert _digest(_requests(data_dir, task, variant)) == expected, variant
+
+
+def test_every_task_is_recorded_in_every_form() -> None:
+    forms = ("", " chat", " chat-one-turn")
+    for task, found in RECORDED.items():
+        shots = (0,) if task.startswith("humaneval") else (0, 5)
+        wanted = {f"{n}-shot{form}" for n in shots for form in forms}
+        if task == "humaneval_instruct":  # refused in the plain form
+            wanted -= {"0-shot"}
+        assert set(found) == wanted, task
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from zpdbench.benchmarks import Definition, find, items, load, loaders, rendering
+from zpdbench.benchmarks.definition import Task
 from zpdbench.errors import UserError
 
 SPLITS = {"test": "test", "train": "train", "dev": "dev"}
@@ -181,6 +182,33 @@ def test_what_a_template_says_is_in_its_hash() -> None:
     }
     assert len(ids) == 10, "256 is the definition's own"
     assert {i.split("+")[0] for i in ids} == {"gsm8k@3.0"}
+    # What later versions can say besides has not changed it.
+    assert definition.template_id("gsm8k", num_fewshot=5, chat=False) == "gsm8k@3.0+4e3728b80f1a"
+
+
+def test_an_answer_that_is_begun_is_part_of_what_is_asked(data_dir: Path) -> None:
+    definition = load("humaneval_instruct")
+    (item,) = _make(
+        definition, definition.name, _docs(data_dir, "humaneval_instruct")[:1], [], chat=True
+    )
+    user, begun = json.loads(item.messages)
+    assert item.prompt == user["content"] + begun["content"]
+    assert item.stop == [*load("humaneval").stop, "```"]
+    task = definition.tasks[definition.name]
+    others = [
+        definition.model_copy(
+            update={"tasks": {definition.name: task.model_copy(update={"prefix": "Here:"})}}
+        ),
+        definition.model_copy(update={"cut": ""}),
+    ]
+    ids = {d.template_id(definition.name, num_fewshot=0, chat=True) for d in (definition, *others)}
+    assert len(ids) == 3
+    # Where neither has white space at the seam, the harness puts a space there.
+    plain = Task(text="{{ q }}", prefix="{{ p }}")
+    asked = [
+        rendering.render(plain, {"q": q, "p": p}).prompt for q, p in (("a", "b"), ("a\n", "b"))
+    ]
+    assert asked == ["a b", "a\nb"]
 
 
 def test_files_repeat_byte_for_byte(data_dir: Path, tmp_path: Path) -> None:

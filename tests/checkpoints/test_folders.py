@@ -195,11 +195,26 @@ def test_a_broken_folder_is_one_clear_mistake(folder: Path, tmp_path: Path, name
 
 def test_a_chat_that_the_model_cannot_be_asked_as(folder: Path, tmp_path: Path) -> None:
     spec = LocalModel(source="local", path=str(folder))
-    assert make_checkpoint.make("m", spec, tmp_path / "out", chats=["mmlu"])["chat_template"]
+    assert make_checkpoint.make("m", spec, tmp_path / "out", chats={"mmlu": False})["chat_template"]
     (folder / "chat_template.jinja").unlink()
     assert not make_checkpoint.make("m", spec, tmp_path / "plain")["chat_template"]
     with pytest.raises(UserError, match="no chat template, by which gsm8k, mmlu will be asked"):
-        make_checkpoint.make("m", spec, tmp_path / "chat", chats=["gsm8k", "mmlu"])
+        make_checkpoint.make("m", spec, tmp_path / "chat", chats={"gsm8k": False, "mmlu": False})
+
+
+def test_a_template_that_leaves_no_answer_open(folder: Path, tmp_path: Path) -> None:
+    (folder / "chat_template.jinja").write_text(
+        "{% if messages[-1].role == 'user' or not messages[-1].content.startswith('answer') %}"
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+        "{% else %}{{ raise_exception('user first') }}{% endif %}",
+        "utf-8",
+    )
+    spec = LocalModel(source="local", path=str(folder))
+    assert make_checkpoint.make("m", spec, tmp_path / "out", chats={"mmlu": False})
+    with pytest.raises(UserError, match="refuses the messages"):
+        make_checkpoint.make("m", spec, tmp_path / "no", chats={"humaneval_instruct": True})
+    assert not (tmp_path / "no").exists()
 
 
 def test_shards_as_their_index_says(folder: Path, tmp_path: Path) -> None:

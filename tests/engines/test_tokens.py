@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
-from tests import tiny
+from tests import tiny, tokenizer_kinds
 from tests.engines.conftest import Model
+from zpdbench.benchmarks import load
+from zpdbench.benchmarks.items import make_items
+from zpdbench.benchmarks.loaders import load_file
 from zpdbench.engines.tokens import Tokens
 from zpdbench.errors import UserError
 
@@ -65,6 +69,46 @@ def test_a_refused_system_message_is_left_out(models: dict[str, Model], tmp_path
     )
     tokens = _with_template(models, tmp_path / "m", template)
     assert tokens.render("About maps.\n\n1", CHAT) == "<user>1"
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama2", "llama3"])
+@pytest.mark.parametrize("spoken", ["", "{{ bos_token }}"])
+def test_a_begun_answer_is_asked_as_transformers_asks(
+    data_dir: Path, tmp_path: Path, kind: str, spoken: str
+) -> None:
+    """All of humaneval_instruct, as HFLM.apply_chat_template calls it."""
+    from transformers import AutoTokenizer
+
+    template = (
+        f"{spoken}{{% for m in messages %}}[{{{{ m.role }}}}]\n{{{{ m.content }}}}"
+        "{{ eos_token }}\n{% endfor %}{% if add_generation_prompt %}[assistant]\n{% endif %}"
+    )
+    folder = tokenizer_kinds.save(tmp_path / "m", kind, template)
+    theirs = AutoTokenizer.from_pretrained(folder)
+    ours = Tokens(folder, apply_chat_template=True)
+    definition = load("humaneval_instruct")
+    docs = load_file(definition, data_dir / "humaneval/HumanEval.jsonl.gz", "humaneval_instruct")
+    for item in make_items(definition, docs, {}, chat=True):
+        chat = json.loads(item.messages)
+        assert [m["role"] for m in chat] == ["user", "assistant"]
+        text = theirs.apply_chat_template(
+            chat, tokenize=False, add_generation_prompt=False, continue_final_message=True
+        )
+        assert ours.render(item.prompt, chat) == text
+        assert text.endswith("\n```python\n" + json.loads(item.doc)["prompt"] + "\n")
+
+
+def test_an_answer_is_begun_where_the_system_message_is_refused(
+    models: dict[str, Model], tmp_path: Path
+) -> None:
+    template = (
+        "{% for m in messages %}{% if m.role == 'system' %}"
+        "{{ raise_exception('System role not supported') }}{% endif %}"
+        "<{{ m.role }}>{{ m.content | trim }}</>{% endfor %}"
+    )
+    tokens = _with_template(models, tmp_path / "m", template)
+    chat = [*CHAT, {"role": "assistant", "content": "It is:\n"}]
+    assert tokens.render("", chat) == "<user>1</><assistant>It is:"
 
 
 def test_a_template_that_refuses_what_is_left_is_one_clear_line(

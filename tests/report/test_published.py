@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
-from zpdbench import study
+from zpdbench import arithmetic, study
 from zpdbench.errors import UserError
 from zpdbench.report import published
 
@@ -45,6 +46,26 @@ def test_written_then_compared(
     (tmp_path / "study.lock.yaml").write_text(study.lock_text(native), "utf-8")
     with pytest.raises(UserError, match="one processor only"):
         published.main(Namespace(**{**vars(given), "write": True}))
+
+
+def test_a_processor_of_no_class_has_none_to_publish(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded = study.load(root / "config/micro.yaml")
+    (tmp_path / "study.lock.yaml").write_text(study.lock_text(loaded), "utf-8")
+    (tmp_path / "h3a.tsv").write_text("x\n1\n", "utf-8")
+    known = {published.identity(loaded): {"study": "micro", "tables": {INTEL: {"h3a.tsv": "1"}}}}
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps(known), "utf-8")
+    arm = arithmetic.Processor("aarch64", "unknown", "an ARM", frozenset({"asimd"}))
+    monkeypatch.setattr(arithmetic, "processor", lambda: arm)
+    given = {"study": str(tmp_path / "study.lock.yaml"), "published": str(path)}
+    published.main(Namespace(**given, write=False))
+    said = capsys.readouterr().out
+    assert "none are published for this processor (no x86-64 with AVX2)" in said
+    with pytest.raises(UserError, match="has not the instructions of portable"):
+        published.main(Namespace(**given, write=True))
+    assert json.loads(path.read_text("utf-8")) == known
 
 
 def test_what_is_published_is_the_default_study_as_it_is(root: Path) -> None:

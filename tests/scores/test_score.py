@@ -97,6 +97,17 @@ def test_humaneval_plus_reference_solutions_all_pass(score: Any, data_dir: Path)
     assert {r["status"] for r in score("humaneval_plus", path, lines)} == {"passed"}
 
 
+def test_what_follows_the_fence_is_no_part_of_the_program(score: Any, data_dir: Path) -> None:
+    """The harness's build_predictions_instruct."""
+    path = data_dir / "humaneval" / "HumanEval.jsonl.gz"
+    docs = _jsonl(path)
+    said = "```\nThis function is (of course) right!\n```python\nagain("
+    lines = [(d["task_id"], 0, d["canonical_solution"] + said) for d in docs]
+    assert {r["status"] for r in score("humaneval_instruct", path, lines)} == {"passed"}
+    rows = score("humaneval", path, lines)
+    assert {r["status"] for r in rows} == {"failed"}
+
+
 def test_several_samples_and_what_the_authors_show(
     score: Any, data_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -62,6 +62,28 @@ def test_a_text_is_transformers_s(name: str, asked: bool) -> None:
     assert _rendered(TEMPLATES[name], add_generation_prompt=asked) == text
 
 
+BEGUN = ["```python\ndef f():\n\n", "Here: ", " is", "a CONTINUE_FINAL_MESSAGE_TAG b"]
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("begun", BEGUN)
+def test_an_answer_that_is_begun_is_left_open_as_transformers_does(name: str, begun: str) -> None:
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    chat = [*CHAT[:2], {"role": "assistant", "content": begun}]
+    template = Template(TEMPLATES[name], SPECIAL, DATE, "here")
+    try:
+        ((text,), _) = render_jinja_template(
+            [chat], chat_template=TEMPLATES[name], continue_final_message=True, **SPECIAL
+        )
+    except ValueError:
+        with pytest.raises(UserError, match=r"^here: the chat template does not show an answer"):
+            template.render_open(chat)
+    else:
+        assert template.render_open(chat) == text
+        assert text.endswith(begun.strip() if "trim" in TEMPLATES[name] else begun)
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_transformers_refuses_is_one_clear_line(name: str) -> None:
     from transformers.utils.chat_template_utils import render_jinja_template

@@ -94,7 +94,8 @@ def texts_of(rows: Iterable[Mapping[str, Any]], definition: str | None = None) -
         doc = json.loads(row["doc"])
         rendered = render(task, doc)
         content, *more = (fill(content, doc) for content in task.contents)
-        asked = (*more, rendered.messages[-1]["content"])
+        turns = [m["content"] for m in rendered.messages if m["role"] == "user"]
+        asked = (*more, turns[-1])
         texts.append(Text(row["benchmark"], row["item_id"], content, asked, rendered.prompt))
     return texts
 

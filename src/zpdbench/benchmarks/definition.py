@@ -46,6 +46,9 @@ class Task(_Part):
 
     text: str
     description: str = ""
+    prefix: Annotated[
+        str, Field(description="how the model's answer is begun for it (the harness's gen_prefix)")
+    ] = ""
     target: Annotated[str, Field(description="a shot's answer; of a choice task the gold's")] = ""
     choices: list[str] = []
     gold: Annotated[
@@ -84,6 +87,13 @@ class Definition(_Part):
     ] = "none"
     fewshot_split: str = "train"
     stop: list[str] = []
+    cut: Annotated[
+        str, Field(description="ends a program, as a stop string and in texts from elsewhere")
+    ] = ""
+    suits: Annotated[
+        Literal["any", "plain", "chat"],
+        Field(description="chat: asked in no other form; plain: a chat's answers are cut short"),
+    ] = "any"
     max_tokens: Annotated[int, Field(ge=0)] = 0
     metrics: list[str]
     template: Annotated[dict[str, Any], Field(description="defaults of every task")] = {}
@@ -111,17 +121,31 @@ class Definition(_Part):
                 raise ValueError(f"tasks.{name}: a choice task needs choices and gold")
             if self.kind == "generate" and not self.max_tokens:
                 raise ValueError("max_tokens: is needed where text is generated")
+            if task.prefix and (self.kind == "choice" or self.fewshot != "none"):
+                raise ValueError(f"tasks.{name}: prefix is for texts asked for without shots")
             for metric in task.metrics or self.metrics:
                 if metric not in METRICS:
                     raise ValueError(f"metrics: no {metric!r}; one of {', '.join(METRICS)}")
                 if metric == "f1" and not self.name.startswith("kobest"):
                     raise ValueError("metrics: f1 is computed for KoBEST's tasks only")
+        if self.cut and self.answer != "program":
+            raise ValueError("cut: is for programs only")
         return self
+
+    @property
+    def stops(self) -> list[str]:
+        """The strings before which a text ends."""
+        return [*self.stop, self.cut] if self.cut else list(self.stop)
 
     @property
     def open(self) -> bool:
         """Whether the template serves tasks of any name."""
         return "text" in self.template
+
+    @property
+    def begun(self) -> bool:
+        """Whether answers are begun for the model."""
+        return any(task.prefix for task in self.tasks.values())
 
     def task(self, name: str) -> Task:
         """The task of that name, or the template's where the benchmark is open.
@@ -212,12 +236,14 @@ class Definition(_Part):
             max_tokens: the limit of what is generated; the definition's if None.
         """
         limit = self.max_tokens if max_tokens is None else max_tokens
+        own = self.task(task)
+        apart = {"files", "hub", "content", *(() if own.prefix else ("prefix",))}
         part = files.digest(
             [
-                self.task(task).model_dump(mode="json", exclude={"files", "hub", "content"}),
+                own.model_dump(mode="json", exclude=apart),
                 [self.version, self.kind, self.fewshot, self.fewshot_split, self.answer],
                 [num_fewshot, chat if multiturn or not chat else form.CHAT_ONE_TURN],
-                [self.stop, limit] if self.kind == "generate" else [],
+                [self.stops, limit] if self.kind == "generate" else [],
             ]
         )
         return f"{self.name}@{self.version}+{part[:12]}"

@@ -132,7 +132,7 @@ def make_items(
                 "messages": files.canonical_json(rendered.messages) if chat else "",
                 "choices": list(rendered.choices),
                 "letters": definition.answer == "letter",
-                "stop": list(definition.stop),
+                "stop": definition.stops,
                 "max_tokens": limit if definition.kind == "generate" else 0,
                 "gold": gold,
                 "doc": encodable(files.canonical_json(dict(doc)), f"{definition.name} {name}"),

@@ -350,7 +350,7 @@ def documents_of_rows(
     Raises:
         UserError: a column that is needed is not there, or a row has nothing in it.
     """
-    known = definition.task(task).fields or _HUB_FIELDS.get(definition.name)
+    known = definition.task(task).fields or _HUB_FIELDS.get(definition.loader)
     docs = []
     for number, row in enumerate(rows, 1):
         for key in known or row:

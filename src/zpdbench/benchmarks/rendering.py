@@ -39,7 +39,8 @@ class Rendered:
 
     Attributes:
         prompt: the whole context as plain text.
-        messages: the same as chat messages (role, content), for a chat template.
+        messages: the same as chat messages (role, content), for a chat template; the last is the
+            assistant's where the answer is begun for the model.
         choices: what is scored as a continuation, delimiter included; empty if text is generated.
         gold: the right choice's index; None if text is generated.
         answer: a right answer's text without delimiter, as a shot shows it.
@@ -136,9 +137,13 @@ def render(
         messages = [m for m in messages if m["role"] == "system"]
         asked = prompt.removeprefix(description) + text
     delimiter = "" if chat else TARGET_DELIMITER
+    prefix = fill(task.prefix, doc)
+    begun = [{"role": "assistant", "content": prefix}] if prefix else []
+    # Source: lm_eval.api.utils.requires_delimiter.
+    apart = bool(prefix and text) and not (text[-1].isspace() or prefix[0].isspace())
     return Rendered(
-        prompt=prompt + text,
-        messages=(*messages, {"role": "user", "content": asked}),
+        prompt=prompt + text + TARGET_DELIMITER * apart + prefix,
+        messages=(*messages, {"role": "user", "content": asked}, *begun),
         choices=tuple(delimiter + choice for choice in choice_texts(task, doc)),
         gold=gold_index(task, doc),
         answer=answer_text(task, doc),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -324,15 +324,22 @@ def check_tokenizer(folder: Path, rows: int) -> None:
         )
 
 
-def check_template(folder: Path, chats: Sequence[str]) -> None:
+def check_template(folder: Path, chats: Mapping[str, bool]) -> None:
     """Check that the benchmarks that will be asked as chats can be.
 
+    Args:
+        chats: their names, and whether an answer is begun for the model (`Study.chats`).
+
     Raises:
-        UserError: the tokenizer has no chat template.
+        UserError: the tokenizer has no chat template, or one that leaves no answer open.
     """
-    if chats and Tokenizer(folder).template is None:
+    tokenizer = Tokenizer(folder)
+    if chats and tokenizer.template is None:
         raise UserError(
             f"has no chat template, by which {', '.join(chats)} will be asked",
             where=str(folder),
             fix="set apply_chat_template: false, for all or in the benchmark's section",
         )
+    if any(chats.values()):
+        turns = (("user", "question"), ("assistant", "answer"))
+        tokenizer.ask([{"role": role, "content": content} for role, content in turns])

@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,6 @@ from zpdbench.errors import UserError
 from zpdbench.hub import fetch
 from zpdbench.hub.fetch import Repository
 from zpdbench.study import EmbeddedModel, GgufModel, Hub, HubModel, LocalModel
-from zpdbench.text.form import PLAIN
 from zpdbench.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def main(args: argparse.Namespace) -> None:
             fix="name one of the configuration's models",
         )
     arithmetic.choose(settings.computes)
-    chats = [name for name in settings.benchmarks if settings.form(name) != PLAIN]
+    chats = settings.chats
     made = make(
         args.model, spec, Path(args.out), threads=args.threads, hub=settings.hub, chats=chats
     )
@@ -60,13 +59,13 @@ def make(
     *,
     threads: int = 1,
     hub: Hub | None = None,
-    chats: Sequence[str] = (),
+    chats: Mapping[str, bool] | None = None,
 ) -> dict[str, Any]:
     """Make a base model's folder `out` and return its manifest.
 
     Args:
         hub: where a hub's files are had; by default where huggingface_hub has them.
-        chats: benchmarks that will be asked by its chat template.
+        chats: as `Study.chats`.
 
     Raises:
         UserError: the source is missing, damaged or not supported.
@@ -85,7 +84,7 @@ def make(
         else:
             facts = _local(spec, folder, threads)
         config = folders.check(folder)
-        folders.check_template(folder, chats)
+        folders.check_template(folder, chats or {})
         facts |= {
             "model": name,
             "source": spec.source,

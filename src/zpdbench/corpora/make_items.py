@@ -46,6 +46,31 @@ def definition_of(study: studies.Study, benchmark: str) -> Definition:
     return load(study.benchmarks[benchmark].definition or benchmark)
 
 
+def check_form(study: studies.Study, benchmark: str) -> str | None:
+    """Check that a study's benchmark suits the form it is asked in; what to know of it, if so.
+
+    The harness asks `humaneval` as a chat too, so that is no mistake. Mini models answer embedded
+    problems as they were taught.
+
+    Raises:
+        UserError: asked without a chat template, which it needs.
+    """
+    definition, plain = definition_of(study, benchmark), study.form(benchmark) == PLAIN
+    if definition.suits == "chat" and plain:
+        raise UserError(
+            "is for instruction models, and would be asked without a chat template",
+            where=f"benchmarks.{benchmark}",
+            fix="set apply_chat_template: true in its section, or take humaneval",
+        )
+    if plain or definition.suits != "plain" or study.benchmarks[benchmark].source == "embedded":
+        return None
+    return (
+        f"{benchmark} is asked as a chat, and is for completions: its stop strings cut a function "
+        "that is begun anew, and sentences or fences around code are no program; "
+        "humaneval_instruct is for instruction models"
+    )
+
+
 def items_of(study: studies.Study, benchmark: str) -> list[items.Item]:
     """Load and render a study's benchmark.
 
@@ -54,6 +79,7 @@ def items_of(study: studies.Study, benchmark: str) -> list[items.Item]:
     """
     section = study.benchmarks[benchmark]
     definition = definition_of(study, benchmark)
+    check_form(study, benchmark)
     shots = definition.num_fewshot if section.num_fewshot is None else section.num_fewshot
     docs, pools = _documents(study, benchmark, definition, with_pool=shots > 0)
     return items.make_items(

@@ -63,8 +63,9 @@ class Tokens:
     def render(self, prompt: str, messages: Sequence[Mapping[str, str]] = ()) -> str:
         """The text that the model sees: the prompt, or the template over the chat messages.
 
-        Without messages the whole prompt is one user message. Where the template refuses them,
-        system messages are left out (HFLM.apply_chat_template).
+        Without messages the whole prompt is one user message; an assistant's message at the end is
+        left open (continue_final_message). Where the template refuses them, system messages are
+        left out (HFLM.apply_chat_template).
 
         Raises:
             UserError: the template refuses what is left, too.
@@ -73,12 +74,12 @@ class Tokens:
             return prompt
         chat = messages or [{"role": "user", "content": prompt}]
         try:
-            return self.tokenizer.render(chat, add_generation_prompt=True)
+            return self.tokenizer.ask(chat)
         except UserError:
             rest = [m for m in chat if m["role"] != "system"]
             if len(rest) == len(chat):
                 raise
-        return self.tokenizer.render(rest, add_generation_prompt=True)
+        return self.tokenizer.ask(rest)
 
     def encode(self, text: str) -> list[int]:
         """Token ids; a beginning-of-sequence token once, where the tokenizer adds one."""

@@ -80,7 +80,7 @@ def main(args: argparse.Namespace) -> None:
     """Entry of the verb: args.study, args.published, args.write.
 
     Raises:
-        UserError: `--write` for a study that is not portable.
+        UserError: `--write` for a study that is not portable, or on a processor of no class.
     """
     study = load(args.study)
     path = Path(args.published)
@@ -89,6 +89,7 @@ def main(args: argparse.Namespace) -> None:
     if args.write:
         if study.computes != "portable":
             raise UserError("is of one processor only", where="arithmetic: native", fix="none")
+        arithmetic.check()
         classes = known.get(key, {}).get("tables", {})
         # One study a name: an older state of it is of no use to anybody.
         kept = {k: v for k, v in known.items() if v["study"] != study.study}

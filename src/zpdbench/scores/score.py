@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +146,8 @@ def judge(
 ) -> tuple[list[Verdict], list[programs.Judged]]:
     """A verdict an answer, in the same order; and how each was judged, if they are programs."""
     if definition.answer == "program":
-        outcomes = _judge_programs(questions, given, workers, cache, waive)
+        ended = [_ended(a, definition.cut) for a in given]
+        outcomes = _judge_programs(questions, ended, workers, cache, waive)
         where = [{"item_id": a.item_id, "sample": a.sample} for a in given]
         verdicts = [Verdict(float(o.status == "passed"), o.status, "") for o in outcomes]
         return verdicts, list(zip(where, outcomes, strict=True))
@@ -161,6 +162,11 @@ def judge(
         else:
             verdicts.append(answers.judge_of(definition.answer)(answer.text, question.gold))
     return verdicts, []
+
+
+def _ended(answer: Answer, cut: str) -> Answer:
+    """An answer up to where its program ends."""
+    return replace(answer, text=answer.text.partition(cut)[0]) if cut else answer
 
 
 def _judge_programs(

@@ -17,6 +17,9 @@ from zpdbench.errors import UserError
 DATE = datetime.date(2024, 7, 26)
 """Llama 3's templates have it where nobody tells them the date."""
 
+_CONTINUE = "CONTINUE_FINAL_MESSAGE_TAG "
+"""transformers' own mark: a template may ask how long a text is."""
+
 Messages = Sequence[Mapping[str, str]]
 
 
@@ -53,6 +56,27 @@ class Template:
             ) from error
         self.date = date if "strftime_now" in names else None
         """The date that its texts depend on, None if they depend on none."""
+
+    def render_open(self, messages: Messages) -> str:
+        """The text of a conversation up to its last message's end, which is to be continued.
+
+        Source: transformers' `continue_final_message`; where the template trims what is said, white
+        space at that end is lost.
+
+        Raises:
+            UserError: as `render`; or the last message is not in the text as it is.
+        """
+        *before, last = messages
+        marked = {**last, "content": last["content"] + _CONTINUE}
+        text = self.render([*before, marked], add_generation_prompt=False)
+        at = text.rfind(_CONTINUE.strip())
+        if at < 0 or last["content"].strip() not in text or "content" not in self.source:
+            raise UserError(
+                "the chat template does not show an answer that is begun",
+                where=self.where,
+                fix="mend the template, or ask a benchmark that begins none",
+            )
+        return text[:at] if text.startswith(_CONTINUE, at) else text[:at].rstrip()
 
     def render(self, messages: Messages, *, add_generation_prompt: bool) -> str:
         """The text of a conversation.

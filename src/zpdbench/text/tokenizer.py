@@ -185,6 +185,17 @@ class Tokenizer:
         """
         return self._compiled.render(messages, add_generation_prompt=add_generation_prompt)
 
+    def ask(self, messages: Messages) -> str:
+        """What the model reads of a conversation: up to where its turn begins, or where the turn
+        that is begun for it ends.
+
+        Raises:
+            UserError: as `render`.
+        """
+        if messages[-1]["role"] == "assistant":
+            return self._compiled.render_open(messages)
+        return self.render(messages, add_generation_prompt=True)
+
     def exchange(self, prompt: str, response: str) -> tuple[str, str]:
         """A user's turn up to where the answer begins, and the answer with what closes it.
 
