@@ -49,39 +49,14 @@ def test_arithmetic_of_a_run_by_hand(r4: Study) -> None:
 WITH_AVX512, WITHOUT = 95.0, 78.0
 
 
-def _mini_of_240_steps(mini: Study) -> Study:
-    """config/mini.yaml as it was when it was measured with AVX-512."""
-    zpd = mini.conditions["zpd"]
-    options = {"update_every": 30, "pool_size": 256}
-    upscale = study.Upscale(drop=1, steps=150)
-    models = {
-        "mini-qwen": mini.models["mini-qwen"].model_copy(update={"steps": 600}),
-        "mini-solar": mini.models["mini-solar"].model_copy(
-            update={"steps": 380, "upscale": upscale}
-        ),
-    }
-    training = mini.training.model_copy(update={"steps": 240, "evaluate_every": 60})
-    return mini.model_copy(
-        update={
-            "models": models,
-            "training": training,
-            "conditions": {**mini.conditions, "zpd": zpd.model_copy(update={"options": options})},
-        }
-    )
-
-
 # Mean seconds of a run's job: with AVX-512 one run alone, without it all of a study's, in it.
 RUNS = [
-    ("mini", WITH_AVX512, "mini-qwen", "random", 11.8),
-    ("mini", WITH_AVX512, "mini-qwen", "zpd", 17.8),
-    ("mini", WITH_AVX512, "mini-solar", "random", 16.9),
-    ("mini", WITH_AVX512, "mini-solar", "zpd", 25.0),
+    ("mini", WITH_AVX512, "mini-qwen", "random", 4.5),
+    ("mini", WITH_AVX512, "mini-qwen", "zpd", 7.8),
+    ("mini", WITH_AVX512, "mini-solar", "random", 9.3),
+    ("mini", WITH_AVX512, "mini-solar", "zpd", 28.0),
     ("smol", WITH_AVX512, "smol", "random", 72.7),
     ("smol", WITH_AVX512, "smol", "zpd", 135.7),
-    ("mini", WITHOUT, "mini-qwen", "random", 14.6),
-    ("mini", WITHOUT, "mini-qwen", "zpd", 22.5),
-    ("mini", WITHOUT, "mini-solar", "random", 21.4),
-    ("mini", WITHOUT, "mini-solar", "zpd", 36.7),
     ("smol", WITHOUT, "smol", "random", 107.8),
     ("smol", WITHOUT, "smol", "zpd", 171.2),
     ("smol", WITHOUT, "smol-up", "random", 130.6),
@@ -101,7 +76,6 @@ def test_a_run_takes_what_is_estimated_within_a_quarter(
 # Seconds summed over jobs, and the clock's for the whole study. The ten scoring jobs of smol (19
 # seconds, half of them waiting for other work) say nothing of their own.
 STUDIES = {
-    "mini, 240 steps": (WITH_AVX512, {"training": 674, "answers": 167, "scores": 41, "whole": 552}),
     "mini": (
         WITHOUT,
         {"models": 182, "training": 874, "answers": 218, "scores": 57, "others": 49, "whole": 712},
@@ -119,7 +93,7 @@ def test_studies_take_what_is_estimated_within_a_quarter(
 ) -> None:
     core, measured = STUDIES[name]
     smol = study.load(root / "config/smol.yaml")
-    loaded = {"mini, 240 steps": _mini_of_240_steps(mini), "mini": mini, "smol": smol}[name]
+    loaded = {"mini": mini, "smol": smol}[name]
     others = plan.other_jobs(plan.make_plan(loaded))
     found = estimate.cpu_seconds(loaded, others, 2, core)
     for part, seconds in measured.items():
@@ -127,7 +101,7 @@ def test_studies_take_what_is_estimated_within_a_quarter(
 
 
 @pytest.mark.parametrize(
-    ("config", "model", "tokens"), [("mini", "mini-qwen", 46.3), ("smol", "smol", 159.3)]
+    ("config", "model", "tokens"), [("mini", "mini-qwen", 23.1), ("smol", "smol", 159.3)]
 )
 def test_tokens_of_an_example(root: Path, config: str, model: str, tokens: float) -> None:
     loaded = study.load(root / f"config/{config}.yaml")
@@ -203,7 +177,7 @@ def test_adapters(parameters: int, rank: int, known: int) -> None:
     assert estimate.adapter_parameters(parameters, rank) == pytest.approx(known, rel=0.55)
 
 
-@pytest.mark.parametrize(("model", "known"), [("mini-qwen", 1_059_456), ("mini-solar", 1_484_416)])
+@pytest.mark.parametrize(("model", "known"), [("mini-qwen", 209_600), ("mini-solar", 1_484_416)])
 def test_embedded_models_are_counted(mini: Study, model: str, known: int) -> None:
     assert estimate.parameters(mini, model) == pytest.approx(known, rel=0.02)
 
@@ -282,7 +256,8 @@ def test_every_shipped_study_can_be_planned(
 
 def test_a_null_control_and_an_average_meant_for_steps_are_told(mini: Study) -> None:
     def said(**changed: study.Condition) -> str:
-        conditions = {**mini.conditions, **changed}
+        usual = {"zpd": study.Condition(order="zpd", options={"update_every": 9})}
+        conditions = {**mini.conditions, **usual, **changed}
         return "\n".join(
             plan.make_plan(mini.model_copy(update={"conditions": conditions})).warnings
         )
@@ -290,11 +265,11 @@ def test_a_null_control_and_an_average_meant_for_steps_are_told(mini: Study) -> 
     assert "draw of its own" not in said()
     null = study.Condition(order="random", options={"draw": 1})
     assert "null: random with a draw of its own: other examples" in said(null=null)
-    # 8 updates of 25 steps: 0.9 ** 7 an update; meant for 175 steps, 0.9 in all.
+    # 8 updates of 9 steps: 0.9 ** 7 an update; meant for 63 steps, 0.9 in all.
     assert "after 8 updates the smoothed competence still carries 48 %" in said()
-    zpd = study.Condition(order="zpd", options={"update_every": 25, "per_steps": 175})
+    zpd = study.Condition(order="zpd", options={"update_every": 9, "per_steps": 63})
     assert "still carries 90 %" in said(zpd=zpd)
-    zpd = study.Condition(order="zpd", options={"update_every": 25, "per_steps": 5})
+    zpd = study.Condition(order="zpd", options={"update_every": 9, "per_steps": 2})
     assert "still carries" not in said(zpd=zpd)
 
 
@@ -326,10 +301,10 @@ def test_the_lag_is_of_the_option_that_the_condition_has(mini: Study) -> None:
         told = mini.model_copy(update={"conditions": {**mini.conditions, "zpd": zpd}})
         return "\n".join(plan.make_plan(told).warnings)
 
-    # One update in 200 steps: the first value is all there is.
+    # One update in 72 steps: the first value is all there is.
     assert "after 1 updates the smoothed competence still carries 100 %" in said()
-    assert "the window lags" not in said(update_every=25, keep=0.5)
-    assert "after 8 updates the smoothed competence still carries 48 %" in said(update_every=25)
+    assert "the window lags" not in said(update_every=9, keep=0.5)
+    assert "after 8 updates the smoothed competence still carries 48 %" in said(update_every=9)
 
 
 def test_families_by_name(root: Path) -> None:

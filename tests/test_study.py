@@ -30,8 +30,8 @@ MISTAKES = [
     ("seeds: [0, 1, 2, 3, 4]", "seeds: []", "seeds:", "seeds: .*at least 1"),
     ("seeds: [0, 1,", "seeds: [-1, 1,", "seeds:", "seeds.0.*greater than or equal to 0"),
     ("seeds: [0, 1,", "seeds: [1, 1,", "seeds:", "each seed once"),
-    ("3.0e-4", "-3.0e-4", "learning_rate:", "learning_rate.*greater than 0"),
-    ("3.0e-4", "fast", "learning_rate:", "learning_rate.*valid number"),
+    ("2.0e-3", "-2.0e-3", "learning_rate:", "learning_rate.*greater than 0"),
+    ("2.0e-3", "fast", "learning_rate:", "learning_rate.*valid number"),
     (
         "  random: { order: random }",
         "  random: { order: random }\n  random: { order: zpd }",
@@ -140,7 +140,7 @@ def _digests(text: str, tmp_path: Path) -> dict[str, str]:
     [
         # The digest of what is registered stands in every row, those of scores.tsv included.
         (
-            "learning_rate: 3.0e-4",
+            "learning_rate: 2.0e-3",
             "learning_rate: 1.0e-4",
             {"train_adapter", "aggregate_scores", "h3a"},
         ),
@@ -166,7 +166,11 @@ def _digests(text: str, tmp_path: Path) -> dict[str, str]:
             {"train_adapter", "generate_chunk", "aggregate_scores", "h3a"},
         ),
         ("results: results", "template_date: 2024-07-26", set()),
-        ("zpd: { order: zpd", "zpd: { order: random", {"aggregate_scores", "h3a"}),
+        (
+            "hard_to_easy: { order: hard_to_easy }",
+            "hard_to_easy: { order: easy_to_hard }",
+            {"aggregate_scores", "h3a"},
+        ),
         ("results: results", "results: elsewhere", set()),
         (
             "group_by: [model]",

@@ -45,7 +45,9 @@ def test_a_packed_text_sees_itself_alone(monkeypatch: pytest.MonkeyPatch) -> Non
         return forward(**given)
 
     monkeypatch.setattr(model.model, "forward", record)
-    pretraining.pretrain(model, tokenizer, steps=1, seed=0, title="test")
+    pretraining.pretrain(
+        model, tokenizer, steps=1, seed=0, shares=embedded.PRETRAINING, title="test"
+    )
     given = calls[0]
     with torch.no_grad():
         packed = forward(**given).last_hidden_state
