@@ -712,7 +712,7 @@ def test_plan_reads_a_pilot(root: Path, tmp_path: Path, capsys: pytest.CaptureFi
     row = next(r for r in rows if r["benchmark"] == "mean" and r["is_planned"])
     assert f"5 (planned)  {row['power']:.2f}" in measured
     assert cli.main(["plan", *config]) == 0
-    assert "80 % power for the claim needs 15 seeds" in capsys.readouterr().out
+    assert "80 % power for the claim needs 4 seeds" in capsys.readouterr().out
     answers = sorted(map(str, (tmp_path / "scores").glob("*.parquet")))
     assert cli.main(["plan", *config, "--pilot", *answers]) == 0
     said = " ".join(capsys.readouterr().out.split())
