@@ -40,7 +40,7 @@ def test_the_first_update_is_the_run_s(
     made: study.Study, tmp_path: Path, condition: str, seed: int
 ) -> None:
     paths = Path("results/checkpoints/m"), Path("results/corpora/c.parquet")
-    told = first_update.facts(made, "m", condition, seed, *paths)
+    (told,) = first_update.facts(made, [condition], seed, *paths)
     train_adapter.train(
         made,
         model="m",

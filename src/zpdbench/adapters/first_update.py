@@ -6,7 +6,7 @@ model's measures first: what is found here is what the run will find, to roundin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,12 +19,11 @@ UNASKED = 2e12
 
 
 def facts(
-    settings: Study, model: str, condition: str, seed: int, checkpoint: Path, corpus: Path
-) -> Mapping[str, Any]:
-    """The facts of a run's first update (`conditions.UPDATE_FACTS`); none if it has none.
+    settings: Study, conditions: Iterable[str], seed: int, checkpoint: Path, corpus: Path
+) -> Iterator[Mapping[str, Any]]:
+    """The facts of each condition's first update (`conditions.UPDATE_FACTS`); none if it has none.
 
     Args:
-        model: only a name for messages.
         checkpoint, corpus: as make-checkpoint and make-corpus write them.
 
     Raises:
@@ -35,9 +34,8 @@ def facts(
 
     from zpdbench.adapters import decoder, encoding
     from zpdbench.adapters.learner import ModelLearner
-    from zpdbench.adapters.train_adapter import read_corpus
-    from zpdbench.curriculum import conditions, registry
-    from zpdbench.errors import UserError
+    from zpdbench.adapters.train_adapter import read_corpus, split, told_of
+    from zpdbench.curriculum import registry
 
     training, frame = settings.training, read_corpus(corpus)
     tokens = encoding.load_or_encode(
@@ -48,35 +46,20 @@ def facts(
         files.sha256_file(corpus),
         files.cache_folder(),
     )
-    is_probe = (frame["split"] == "probe").to_numpy()
-    trainable, probe = (np.flatnonzero(part & tokens.fits) for part in (~is_probe, is_probe))
-    if not len(trainable) or not len(probe):
-        raise UserError(
-            f"{model}: nothing to train on or no probe within {training.max_tokens} tokens",
-            where=str(corpus),
-            fix="raise training.max_tokens, or give more examples",
-        )
-    ids, languages = frame["id"].to_list(), frame["language"].to_list()
-    told = conditions.Told(
-        ids=[ids[r] for r in trainable],
-        difficulty=frame["difficulty"].to_numpy()[trainable].astype(np.float64),
-        languages=[languages[r] for r in trainable],
-        drawn=conditions.multiset(len(trainable), training.steps, training.batch_size, seed),
-        steps=training.steps,
-        batch_size=training.batch_size,
-        seed=seed,
-    )
-    chosen = settings.conditions[condition]
-    dtype = torch.bfloat16 if training.precision == "bfloat16" else torch.float32
+    trainable, probe = split(frame, tokens.fits, training.max_tokens, corpus)
     rows = np.concatenate([trainable, probe])
+    dtype = torch.bfloat16 if training.precision == "bfloat16" else torch.float32
     learner = ModelLearner(
         decoder.load(checkpoint, dtype),
         tokens.take(rows),
         np.arange(len(trainable), len(rows)),
-        ids=[ids[r] for r in rows],
+        ids=frame["id"].gather(rows).to_list(),
     )
-    first = registry.make(condition, chosen.order, chosen.options, told).block(0, learner)
-    return first.facts or {}
+    told = told_of(training, frame, trainable, seed)
+    for name in conditions:
+        chosen = settings.conditions[name]
+        first = registry.make(name, chosen.order, chosen.options, told).block(0, learner)
+        yield first.facts or {}
 
 
 def lines(study: Study, *, asked: bool = False) -> Iterator[str]:
@@ -106,8 +89,8 @@ def lines(study: Study, *, asked: bool = False) -> Iterator[str]:
             yield f"{start} takes {cost:.1g} floating-point operations; `plan --window` tells it"
         else:
             try:
-                for name in names:
-                    found = facts(study, model, name, study.seeds[0], checkpoint, corpus)
+                each = facts(study, names, study.seeds[0], checkpoint, corpus)
+                for name, found in zip(names, each, strict=True):
                     yield from _said(f"{name} in {model}", study.seeds[0], found)
             except ImportError as error:
                 yield f"{start} not told, {error.name} is not installed here"

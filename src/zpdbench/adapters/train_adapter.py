@@ -20,6 +20,9 @@ from zpdbench.progress import Task, track
 
 if TYPE_CHECKING:
     import polars as pl
+    from numpy.typing import NDArray
+
+    from zpdbench.curriculum.conditions import Rows, Told
 
 COLUMNS = ("id", "language", "prompt", "response", "difficulty", "split")
 
@@ -89,7 +92,7 @@ def train(
         from zpdbench.adapters.learner import ModelLearner
         from zpdbench.adapters.loop import Run, Settings
         from zpdbench.adapters.state import FORMAT, Store, trainer
-        from zpdbench.curriculum import conditions, diagnosis, registry
+        from zpdbench.curriculum import diagnosis, registry
 
         frame = read_corpus(corpus)
 
@@ -116,19 +119,9 @@ def train(
     if group.leads:
         group.wait()
     fits = tokens.fits
-    is_probe = (frame["split"] == "probe").to_numpy()
-    trainable = np.flatnonzero(~is_probe & fits)
-    probe = np.flatnonzero(is_probe & fits)
-    if not len(trainable) or not len(probe):
-        raise UserError(
-            f"of {len(frame)} examples {len(trainable)} are left to train on and {len(probe)} as "
-            f"probe after {int((~fits).sum())} whose response exceeds {training.max_tokens} tokens",
-            where=str(corpus),
-            fix="raise training.max_tokens, or give more examples",
-        )
+    trainable, probe = split(frame, fits, training.max_tokens, corpus)
     ids = frame["id"].to_list()
-    languages = frame["language"].to_list()
-    difficulty = frame["difficulty"].to_numpy()[trainable].astype(np.float64)
+    difficulty = None
     own = settings.corpus.difficulty == "base_perplexity"
     if own:
         difficulty = base_perplexity.normalised(
@@ -147,17 +140,9 @@ def train(
                 torch.bfloat16 if training.precision == "bfloat16" else torch.float32,
                 group,
             ),
-            [languages[r] for r in trainable],
+            frame["language"].gather(trainable).to_list(),
         )
-    told = conditions.Told(
-        ids=[ids[r] for r in trainable],
-        difficulty=difficulty,
-        languages=[languages[r] for r in trainable],
-        drawn=conditions.multiset(len(trainable), training.steps, training.batch_size, seed),
-        steps=training.steps,
-        batch_size=training.batch_size,
-        seed=seed,
-    )
+    told = told_of(training, frame, trainable, seed, difficulty)
     chosen = settings.conditions[condition]
     plan = registry.make(condition, chosen.order, chosen.options, told)
 
@@ -185,7 +170,7 @@ def train(
             corpus_digest,
             encoder.digest,
             torch.__version__,
-            *([files.digest(difficulty.tolist())] if own else []),
+            *([files.digest(told.difficulty.tolist())] if own else []),
         ]
     )
     steps = settings.evaluation_steps
@@ -247,7 +232,7 @@ def train(
         ),
         "passes": round(training.steps * training.batch_size / len(trainable), 6),
         "difficulty": settings.corpus.difficulty,
-        "difficulty_digest": files.digest(difficulty.tolist()),
+        "difficulty_digest": files.digest(told.difficulty.tolist()),
         "notes": corpus_notes(corpus),
         "diagnosis": diagnosis.describe(
             [{**u["facts"], "step": u["step"]} for u in progress.updates],
@@ -274,6 +259,61 @@ def train(
             if facts["examples_cut"]
             else ""
         )
+    )
+
+
+def split(
+    frame: pl.DataFrame, fits: NDArray[Any], max_tokens: int, corpus: Path
+) -> tuple[Rows, Rows]:
+    """The rows of a corpus to train on, and those of the probe.
+
+    Args:
+        fits: whether each row's response is within `max_tokens`, shape (rows,).
+
+    Raises:
+        UserError: none of either is left.
+    """
+    import numpy as np
+
+    is_probe = (frame["split"] == "probe").to_numpy()
+    trainable, probe = (np.flatnonzero(part & fits) for part in (~is_probe, is_probe))
+    if not len(trainable) or not len(probe):
+        raise UserError(
+            f"of {len(frame)} examples {len(trainable)} are left to train on and {len(probe)} as "
+            f"probe after {int((~fits).sum())} whose response exceeds {max_tokens} tokens",
+            where=str(corpus),
+            fix="raise training.max_tokens, or give more examples",
+        )
+    return trainable, probe
+
+
+def told_of(
+    training: study.Training,
+    frame: pl.DataFrame,
+    trainable: Rows,
+    seed: int,
+    difficulty: NDArray[Any] | None = None,
+) -> Told:
+    """What a condition is told of a run.
+
+    Args:
+        difficulty: of the trainable rows; the corpus's own if None.
+    """
+    import numpy as np
+
+    from zpdbench.curriculum import conditions
+
+    mine = frame[trainable]
+    if difficulty is None:
+        difficulty = mine["difficulty"].to_numpy().astype(np.float64)
+    return conditions.Told(
+        ids=mine["id"].to_list(),
+        difficulty=difficulty,
+        languages=mine["language"].to_list(),
+        drawn=conditions.multiset(len(trainable), training.steps, training.batch_size, seed),
+        steps=training.steps,
+        batch_size=training.batch_size,
+        seed=seed,
     )
 
 

@@ -198,13 +198,6 @@ def draw_wic(rng: random.Random, twisted: bool) -> Doc:
     }
 
 
-def _plain_wic(doc: Doc) -> tuple[str, str]:
-    """What the word means in a context."""
-    context = _undressed(doc["context_1"])
-    [sense] = [s for s, (scene, _) in _SENSES[doc["word"]].items() if context.startswith(scene)]
-    return f"{doc['context_1']} {doc['word']}: ", f"{sense}."
-
-
 # -- HellaSwag: what comes next -----------------------------------------------------------------
 
 # Of one thing each.
@@ -335,7 +328,6 @@ KINDS = (
             f"두 문장에서 {d['word']}가 같은 뜻으로 쓰였나?"
         ),
         response=lambda d: _YES_NO[d["label"]],
-        plain=_plain_wic,
     ),
     Kind(
         name="kobest_hellaswag",

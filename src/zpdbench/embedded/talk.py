@@ -4,6 +4,7 @@ lot, whose answer nobody can know. English and Korean."""
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from zpdbench.embedded.josa import josa
 from zpdbench.embedded.kinds import Doc, Kind
@@ -74,7 +75,7 @@ def _lot_korean(rng: random.Random, twisted: bool) -> Doc:
     return {"prompt": prompt, "response": _lot(rng)}
 
 
-def _kind(name: str, language: str, draw) -> Kind:
+def _kind(name: str, language: str, draw: Callable[[random.Random, bool], Doc]) -> Kind:
     # A talk's people and days are all it has: nothing is left out of its key.
     return Kind(
         name=name,
